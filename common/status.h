@@ -18,12 +18,11 @@ absl::Status Annotate(const absl::Status& status, const std::string& context);
 #define TURBOFLEET_CONCAT_(a, b) TURBOFLEET_CONCAT_INNER_(a, b)
 
 // Returns from the enclosing function when `expression` is not OK.
-#define TURBOFLEET_RETURN_IF_ERROR(expression)              \
-  do {                                                      \
-    if (absl::Status turbofleet_status_ = (expression);     \
-        !turbofleet_status_.ok()) {                         \
-      return turbofleet_status_;                            \
-    }                                                       \
+#define TURBOFLEET_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                              \
+    if (absl::Status turbofleet_status_ = (expression); !turbofleet_status_.ok()) { \
+      return turbofleet_status_;                                                    \
+    }                                                                               \
   } while (false)
 
 // Assigns the value of a StatusOr, or returns its error: TURBOFLEET_ASSIGN_OR_RETURN(const int n, Parse(text));
