@@ -17,12 +17,12 @@ namespace turbofleet {
 
 // PEM files by path. Programs fill it from --tls-cert, --tls-key, --tls-ca and --insecure.
 struct TlsOptions {
-  std::string certificate;  // Own chain. Listeners need it; channels only for mutual TLS.
-  std::string key;          // Own private key.
-  std::string authority;    // CA bundle that the other side's certificate is checked with; "" on a channel takes the
-                            // system's. A listener that has it demands client certificates.
-  bool insecure = false;    // Allow plain text beyond loopback.
-  int reload_seconds = 60;  // How often the files are looked at again.
+  std::string certificate = {};  // Own chain. Listeners need it; channels only for mutual TLS.
+  std::string key = {};          // Own private key.
+  std::string authority = {};  // CA bundle that the other side's certificate is checked with; "" on a channel takes the
+                               // system's. A listener that has it demands client certificates.
+  bool insecure = false;       // Allow plain text beyond loopback.
+  int reload_seconds = 60;     // How often the files are looked at again.
 };
 
 // Credentials to listen at `address` ("HOST:PORT" or "unix:PATH"). FAILED_PRECONDITION: `address` is not loopback, and

@@ -17,12 +17,12 @@ namespace turbofleet {
 class HttpServer {
  public:
   struct Options {
-    std::string listen;           // "HOST:PORT"; port 0 takes a free one.
-    std::function<bool()> ready;  // Decides /readyz: 200 or 503. Quick and thread-safe.
-    std::string program;          // For /version and turbofleet_build_info.
+    std::string listen;                // "HOST:PORT"; port 0 takes a free one.
+    std::function<bool()> ready = {};  // Decides /readyz: 200 or 503. Quick and thread-safe.
+    std::string program = {};          // For /version and turbofleet_build_info.
     int threads = 4;
     // Metrics that are computed at each scrape, beside those of the registry.
-    std::vector<std::shared_ptr<prometheus::Collectable>> collectables;
+    std::vector<std::shared_ptr<prometheus::Collectable>> collectables = {};
   };
 
   // /metrics has those of `registry`, of Options::collectables, and the process collector's.
