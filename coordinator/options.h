@@ -1,0 +1,28 @@
+// The command line of turbofleet-coordinator.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/time/time.h"
+#include "common/credentials.h"
+#include "common/standard_flags.h"
+#include "coordinator/dispatch/dispatcher.h"
+
+namespace turbofleet {
+
+struct CoordinatorOptions {
+  std::string listen = "127.0.0.1:50051";
+  std::string http_listen = "127.0.0.1:8080";
+  std::string data_dir;      // Empty: none.
+  std::string address_file;  // Empty: none.
+  absl::Duration drain_timeout = absl::Seconds(30);
+  TlsOptions tls;
+  LogOptions log;
+  Dispatcher::Options dispatcher;
+};
+
+// Fills `options`. A value is an exit code to leave with.
+std::optional<int> ParseOptions(int argc, const char* const* argv, CoordinatorOptions* options);
+
+}  // namespace turbofleet
