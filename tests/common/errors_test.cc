@@ -120,6 +120,15 @@ TEST(ErrorsTest, AHugeMessageIsCutAndTheReasonArrives) {
   EXPECT_EQ(ReasonOf(received), "INVALID_FIELD");
 }
 
+TEST(ErrorsTest, DetailsThatDoNotFitStayBehindAndTheErrorArrives) {
+  std::map<std::string, std::string> metadata;
+  for (int i = 0; i < 100; ++i) metadata[std::to_string(i)] = std::string(500, 'a');
+  const absl::Status status = MakeError(absl::StatusCode::kNotFound, "JOB_NOT_FOUND", "no such job", metadata);
+  const absl::Status received = OverTheWire(WithRetryAfter(status, absl::Seconds(1)));
+  EXPECT_THAT(received, StatusIs(absl::StatusCode::kNotFound, "no such job"));
+  EXPECT_EQ(RetryAfterOf(received), absl::Seconds(1)) << "the small detail fits";
+}
+
 TEST(ErrorsTest, BytesThatAreNoTextAreReplaced) {
   const absl::Status received = OverTheWire(InvalidField("prompts[0]", "bad byte \xFF here"));
   EXPECT_THAT(received, StatusIs(absl::StatusCode::kInvalidArgument, "prompts[0]: bad byte \xEF\xBF\xBD here"));

@@ -45,7 +45,8 @@ TEST(SignalWaiterTest, CountsTerminationAndInterruptTogether) {
 
 TEST(SignalWaiterTest, EndsWithoutASignalAndGivesTheMaskBack) {
   sigset_t before;
-  pthread_sigmask(SIG_BLOCK, nullptr, &before);
+  sigemptyset(&before);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   {
     SignalWaiter waiter([](int) { FAIL() << "no signal was sent"; });
   }
