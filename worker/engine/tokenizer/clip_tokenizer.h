@@ -20,7 +20,8 @@ class ClipTokenizer {
     int tokens_cut = 0;        // Tokens of the prompt that did not fit.
   };
 
-  // Loads `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` of a tokenizer folder.
+  // Loads `vocab.json`, `merges.txt`, `tokenizer_config.json` and, where it is there, `special_tokens_map.json` of a
+  // tokenizer folder.
   // NOT_FOUND or INVALID_ARGUMENT with the file's name. Files are limited in size, and hostile ones get an error.
   static absl::StatusOr<ClipTokenizer> Load(const std::string& folder);
 
@@ -28,7 +29,7 @@ class ClipTokenizer {
   ClipTokenizer& operator=(ClipTokenizer&&) noexcept;
   ~ClipTokenizer();
 
-  // INVALID_ARGUMENT: `prompt` is not valid UTF-8.
+  // INVALID_ARGUMENT: `prompt` is not valid UTF-8, or longer than 4 MiB. Takes O(n log n) for n bytes of any kind.
   absl::StatusOr<Tokens> Encode(std::string_view prompt) const;
 
   // The number of ids that Encode returns: `model_max_length`, 77 for CLIP.
