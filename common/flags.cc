@@ -144,10 +144,10 @@ const CLI::App* DeepestParsed(const CLI::App* app) {
 // The variable that the value an error complains of came from, or "".
 std::string BlamedVariable(const CLI::App& app, const std::string& message, int argc, const char* const* argv) {
   const std::string option = message.substr(0, message.find(':'));
-  if (option.rfind("--", 0) != 0 || option == message) return "";
+  if (!option.starts_with("--") || option == message) return "";
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
-    if (word == option || word.rfind(option + "=", 0) == 0) return "";
+    if (word == option || word.starts_with(option + "=")) return "";
   }
   const CLI::Option* found = app.get_option_no_throw(option);
   if (found == nullptr || GetEnvironment(found->get_envname()).empty()) return "";

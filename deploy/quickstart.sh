@@ -133,8 +133,8 @@ await "the coordinator was ready" http_ok "$http_address" /healthz
 threads=$(($(nproc) / 2))
 [ $threads -gt 0 ] || threads=1
 for worker in 1 2; do
-  start "worker-$worker" env OMP_NUM_THREADS="$threads" "$bin/turbofleet-worker" --coordinator "$grpc_address" \
-    --http-listen 127.0.0.1:0 --name "worker-$worker" --model "$model" --device cpu
+  start "worker-$worker" "$bin/turbofleet-worker" --coordinator "$grpc_address" --http-listen 127.0.0.1:0 \
+    --name "worker-$worker" --model "$model" --device cpu --threads "$threads"
 done
 await "both workers were ready" two_workers_ready
 
