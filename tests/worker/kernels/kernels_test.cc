@@ -427,6 +427,7 @@ TEST(InterleaveTest, ImagesAndChannelsStayTogether) {
 struct AttentionCase {
   int64_t images, heads, head_size, queries, keys;
   double score_deviation = 1.0;
+  double mean = 0.0;  // Of keys and values, and of queries with the other sign.
 };
 
 class AttentionTest : public ::testing::TestWithParam<AttentionCase> {};
@@ -437,8 +438,8 @@ TEST_P(AttentionTest, IsThatOfDoublePrecision) {
   const AttentionCase c = GetParam();
   const int64_t width = c.heads * c.head_size;
   const int64_t query_stride = width + 3, pair_stride = 2 * width, output_stride = width + 1;
-  const Values<Bfloat16> query(c.images * c.queries * query_stride, 1, 0.0, c.score_deviation);
-  const Values<Bfloat16> pairs(c.images * c.keys * pair_stride, 2);
+  const Values<Bfloat16> query(c.images * c.queries * query_stride, 1, -c.mean, c.score_deviation);
+  const Values<Bfloat16> pairs(c.images * c.keys * pair_stride, 2, c.mean);
   const float scale = 1.0F / std::sqrt(static_cast<float>(c.head_size));
   const auto attend = [&](const ParallelFor& parallel_for, Values<Bfloat16>& output) {
     Kernels(Level::kAvx512Bf16, parallel_for)
@@ -497,7 +498,10 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         AttentionCase{.images = 1, .heads = 2, .head_size = 64, .queries = 64, .keys = 77},
         AttentionCase{.images = 2, .heads = 1, .head_size = 64, .queries = 130, .keys = 600},
-        AttentionCase{.images = 1, .heads = 3, .head_size = 7, .queries = 9, .keys = 1},
+        AttentionCase{.images = 1, .heads = 3, .head_size = 7, .queries = 9, .keys = 5},
+        AttentionCase{.images = 1, .heads = 1, .head_size = 16, .queries = 3, .keys = 1},
+        // All scores far below those of the lanes that fill up the last panel.
+        AttentionCase{.images = 1, .heads = 1, .head_size = 64, .queries = 8, .keys = 70, .mean = 6.0},
         AttentionCase{.images = 1, .heads = 1, .head_size = 80, .queries = 17, .keys = 288},
         AttentionCase{.images = 1, .heads = 1, .head_size = 512, .queries = 70, .keys = 300},
         // Sharp softmax: the running maximum moves between blocks of keys.
