@@ -17,7 +17,8 @@ struct EncodeOptions {
   ImageFormat format = ImageFormat::kPng;
   int quality = 95;  // JPEG and WebP, 1 to 100.
   // What made the picture, in the text that image tools read, UTF-8 of at most 30,000 bytes; empty leaves it out. PNG:
-  // the `parameters` tEXt or iTXt chunk; JPEG and WebP: the EXIF UserComment. Refused for raw, which has no room for it.
+  // the `parameters` tEXt or iTXt chunk; JPEG and WebP: the EXIF UserComment. Refused for raw, which has no room for
+  // it.
   std::string parameters;
 };
 
@@ -37,8 +38,8 @@ struct DecodeLimits {
 
 // Decodes a PNG, JPEG or WebP file, told apart by its first bytes, to RGB as PIL's convert("RGB") does for the usual
 // kinds: alpha is dropped, grey and palette pictures become RGB, 16 bits become 8, EXIF orientation is ignored.
-// Dimensions are checked before pixels are unpacked. INVALID_ARGUMENT: not such a file, damaged, or beyond the limits; the
-// message says which. Thread-safe.
+// Dimensions are checked before pixels are unpacked. INVALID_ARGUMENT: not such a file, damaged, or beyond the limits;
+// the message says which. Thread-safe.
 absl::StatusOr<RgbImage> DecodeImage(std::string_view bytes, const DecodeLimits& limits);
 
 // Whether the first bytes are those of a PNG, JPEG or WebP file.

@@ -11,15 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/images/rgb_image.h"
 
 namespace turbofleet {
-
-// Pixels in rows from the top, 3 bytes (R, G, B) each, without padding.
-struct RgbImage {
-  int width = 0;
-  int height = 0;
-  std::vector<uint8_t> pixels;  // width * height * 3 bytes.
-};
 
 enum class VaeKind { kFull, kTiny };
 
@@ -39,7 +33,7 @@ struct RenderShape {
 // One image to render. Its picture depends on these fields, the shape and the model, and on nothing else: not on the
 // batch, the position in it, or what was rendered before (the seed contract).
 struct RenderRequest {
-  std::string prompt;  // Valid UTF-8.
+  std::string prompt;           // Valid UTF-8.
   std::string negative_prompt;  // Empty unless guidance_scale > 1.
   double guidance_scale = 0.0;  // Classifier-free guidance runs when above 1.
   uint32_t seed = 0;
