@@ -55,7 +55,7 @@ struct ClusterState {
 class Dispatcher {
  public:
   struct Options {
-    Scheduler::Options scheduler;
+    Scheduler::Options scheduler{};
     int32_t images_per_job_max = 10'000;
     int64_t input_bytes_max = int64_t{256} << 20;  // Start pictures of all jobs.
     // A job whose client is behind by this much gets no further leases until half of it is sent. What workers have by

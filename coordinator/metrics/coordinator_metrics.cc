@@ -32,8 +32,9 @@ prometheus::Histogram& Stage(prometheus::Family<prometheus::Histogram>& family, 
 
 // A worker may name a reason as it likes; a label may not have as many values as it likes.
 const char* KnownReason(std::string_view reason) {
-  static constexpr std::array kKnown = {"WORKER_LOST",     "WORKER_STUCK",     "WORKER_RELEASED",   "RENDER_FAILED",
-                                        "IMAGE_TOO_LARGE", "IMAGE_NOT_FINITE", "INIT_IMAGE_INVALID"};
+  static constexpr std::array kKnown = {"WORKER_LOST",          "WORKER_STUCK",    "WORKER_RELEASED",
+                                        "RENDER_FAILED",        "IMAGE_TOO_LARGE", "INVALID_FIELD",
+                                        "DEVICE_OUT_OF_MEMORY", "DEVICE_FAILED",   "INPUT_UNAVAILABLE"};
   for (const char* known : kKnown) {
     if (reason == known) return known;
   }

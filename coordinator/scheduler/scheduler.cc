@@ -47,7 +47,8 @@ std::optional<LimitReached> Scheduler::Submit(const JobPlacement& placement, abs
   job.attempts.resize(placement.image_count);
   prompt_bytes_ += job.prompt_bytes;
   images_queued_ += job.image_count;
-  EnterTurns(placement.id, job);
+  LevelWithOthers(job);
+  EnterLane(placement.id, job);
   return std::nullopt;
 }
 
@@ -56,7 +57,7 @@ Effects Scheduler::Cancel(JobId id) {
   const auto found = jobs_.find(id);
   if (found == jobs_.end()) return effects;
   Job& job = found->second;
-  LeaveTurns(id, job);
+  LeaveLane(id, job);
   images_queued_ -= job.Queued();
   while (!job.leases.empty()) {
     const auto lease = leases_.find(job.leases.begin()->first);
@@ -80,34 +81,47 @@ void Scheduler::SetPaused(JobId id, bool paused) {
   if (found == jobs_.end() || found->second.paused == paused) return;
   found->second.paused = paused;
   if (paused) {
-    LeaveTurns(id, found->second);
+    LeaveLane(id, found->second);
   } else {
-    EnterTurns(id, found->second);
+    LevelWithOthers(found->second);
+    EnterLane(id, found->second);
   }
 }
 
-void Scheduler::EnterTurns(JobId id, Job& job) {
-  if (job.in_turns || job.paused || job.Queued() == 0) return;
-  job.in_turns = true;
-  job.virtual_time = std::max(job.virtual_time, virtual_time_);
+void Scheduler::LevelWithOthers(Job& job) {
+  // Those it competes with may lag behind the rest of the model's jobs, if few workers serve their shape.
+  const Lane& lane = job.lane->second;
+  const uint64_t level = lane.turns.empty() ? virtual_times_[job.lane->first.model_digest] : lane.turns.begin()->first;
+  job.virtual_time = std::max(job.virtual_time, level);
+}
+
+void Scheduler::EnterLane(JobId id, Job& job) {
+  if (job.waiting || job.paused || job.Queued() == 0) return;
+  job.waiting = true;
   Lane& lane = job.lane->second;
-  lane.turns.emplace(job.virtual_time, id);
+  if (job.next_fresh < job.image_count) lane.turns.emplace(job.virtual_time, id);
+  if (!job.returned.empty()) lane.returns.insert(id);
   lane.images_queued += job.Queued();
 }
 
-void Scheduler::LeaveTurns(JobId id, Job& job) {
-  if (!job.in_turns) return;
-  job.in_turns = false;
+void Scheduler::LeaveLane(JobId id, Job& job) {
+  if (!job.waiting) return;
+  job.waiting = false;
   Lane& lane = job.lane->second;
   lane.turns.erase({job.virtual_time, id});
+  lane.returns.erase(id);
   lane.images_queued -= job.Queued();
 }
 
 void Scheduler::ForgetJob(JobMap::iterator job) {
   prompt_bytes_ -= job->second.prompt_bytes;
   const LaneMap::iterator lane = job->second.lane;
-  if (--lane->second.jobs == 0) lanes_.erase(lane);
   jobs_.erase(job);
+  if (--lane->second.jobs > 0) return;
+  const std::string model_digest = lane->first.model_digest;
+  lanes_.erase(lane);
+  const auto other = lanes_.lower_bound(LaneKey{model_digest, {}});
+  if (other == lanes_.end() || other->first.model_digest != model_digest) virtual_times_.erase(model_digest);
 }
 
 void Scheduler::EndImage(ImageId image) {
@@ -289,13 +303,10 @@ void Scheduler::CloseSlot(LeaseMap::iterator lease, int32_t slot) {
 
 void Scheduler::RequeueImage(ImageId image) {
   Job& job = jobs_.find(image.job)->second;
+  LeaveLane(image.job, job);
   job.returned.push_front(image.index);
   ++images_queued_;
-  if (job.in_turns) {
-    ++job.lane->second.images_queued;
-  } else {
-    EnterTurns(image.job, job);
-  }
+  EnterLane(image.job, job);
 }
 
 void Scheduler::ReturnLease(LeaseMap::iterator lease, RetryReason reason, bool charged, Effects* effects) {
@@ -329,58 +340,51 @@ void Scheduler::ReturnAllLeases(Session& session, RetryReason reason, Effects* e
 // ---------------------------------------------------------------------------------------------------------------------
 // Assignment
 
-std::optional<int32_t> Scheduler::PeekImage(const Job& job, SessionId session) const {
-  if (!job.returned.empty()) {
-    const auto avoid = job.avoid.find(job.returned.front());
-    const bool avoided = avoid != job.avoid.end() && avoid->second == session && job.lane->second.workers_serving > 1;
-    if (!avoided) return job.returned.front();
+std::optional<Scheduler::Candidate> Scheduler::PeekLane(const Lane& lane, SessionId session) const {
+  for (const JobId id : lane.returns) {
+    const Job& job = jobs_.find(id)->second;
+    const int32_t index = job.returned.front();
+    const auto avoid = job.avoid.find(index);
+    const bool avoided = avoid != job.avoid.end() && avoid->second == session && lane.workers_serving > 1;
+    if (!avoided) return Candidate{.fresh = false, .virtual_time = 0, .image = {id, index}};
   }
-  if (job.next_fresh < job.image_count) return job.next_fresh;
-  return std::nullopt;
-}
-
-std::optional<ImageId> Scheduler::PeekLane(const Lane& lane, SessionId session) const {
-  for (const auto& [virtual_time, id] : lane.turns) {
-    const std::optional<int32_t> index = PeekImage(jobs_.find(id)->second, session);
-    if (index.has_value()) return ImageId{id, *index};
-  }
-  return std::nullopt;
+  if (lane.turns.empty()) return std::nullopt;
+  const auto& [virtual_time, id] = *lane.turns.begin();
+  return Candidate{.fresh = true, .virtual_time = virtual_time, .image = {id, jobs_.find(id)->second.next_fresh}};
 }
 
 Scheduler::LaneMap::iterator Scheduler::PickLane(SessionId id, const Session& session) {
   auto best = lanes_.end();
-  uint64_t best_time = 0;
+  std::optional<Candidate> best_candidate;
   const LaneKey first = {.model_digest = session.capacity.model_digest, .shape = {}};
   for (auto lane = lanes_.lower_bound(first);
        lane != lanes_.end() && lane->first.model_digest == session.capacity.model_digest; ++lane) {
-    if (lane->second.turns.empty() || !Serves(session, lane->first)) continue;
-    const std::optional<ImageId> image = PeekLane(lane->second, id);
-    if (!image.has_value()) continue;
-    const uint64_t time = jobs_.find(image->job)->second.virtual_time;
-    if (best == lanes_.end() || time < best_time) {
-      best = lane;
-      best_time = time;
-    }
+    if (!Serves(session, lane->first)) continue;
+    const std::optional<Candidate> candidate = PeekLane(lane->second, id);
+    if (!candidate.has_value() || (best_candidate.has_value() && *best_candidate < *candidate)) continue;
+    best = lane;
+    best_candidate = candidate;
   }
   return best;
 }
 
-void Scheduler::TakeImage(ImageId image) {
+void Scheduler::TakeImage(const Candidate& candidate) {
+  const ImageId image = candidate.image;
   Job& job = jobs_.find(image.job)->second;
-  Lane& lane = job.lane->second;
-  virtual_time_ = std::max(virtual_time_, job.virtual_time);
-  LeaveTurns(image.job, job);
-  if (!job.returned.empty() && job.returned.front() == image.index) {
-    job.returned.pop_front();
-  } else {
+  LeaveLane(image.job, job);
+  if (candidate.fresh) {
+    uint64_t& virtual_time = virtual_times_[job.lane->first.model_digest];
+    virtual_time = std::max(virtual_time, job.virtual_time);
+    job.virtual_time += CostOf(job.lane->first.shape);
     ++job.next_fresh;
+  } else {
+    job.returned.pop_front();
   }
   --images_queued_;
   ++images_leased_;
-  ++lane.images_leased;
+  ++job.lane->second.images_leased;
   ++job.attempts[image.index];
-  job.virtual_time += CostOf(job.lane->first.shape);
-  EnterTurns(image.job, job);
+  EnterLane(image.job, job);
 }
 
 std::vector<ImageId> Scheduler::CutBatch(SessionId id, const Session& session, const Lane& lane) {
@@ -393,13 +397,13 @@ std::vector<ImageId> Scheduler::CutBatch(SessionId id, const Session& session, c
 
   std::vector<ImageId> images;
   while (static_cast<int64_t>(images.size()) < images_max) {
-    const std::optional<ImageId> image = PeekLane(lane, id);
-    if (!image.has_value()) break;
-    const int32_t attempts = jobs_.find(image->job)->second.attempts[image->index];
+    const std::optional<Candidate> next = PeekLane(lane, id);
+    if (!next.has_value()) break;
+    const int32_t attempts = jobs_.find(next->image.job)->second.attempts[next->image.index];
     const bool alone = attempts > 0 && attempts == options_.attempts_max - 1;
     if (alone && !images.empty()) break;
-    TakeImage(*image);
-    images.push_back(*image);
+    TakeImage(*next);
+    images.push_back(next->image);
     if (alone) break;
   }
   return images;

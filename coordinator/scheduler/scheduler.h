@@ -92,9 +92,10 @@ class Scheduler {
     friend auto operator<=>(const LaneKey&, const LaneKey&) = default;
   };
   struct Lane {
-    // Jobs that have queued images and are not paused: by what each was given so far, then by who came first.
+    // Of jobs that are not paused. Those with fresh images: by what each was given so far, then by who came first.
     std::set<std::pair<uint64_t, JobId>> turns;
-    int64_t images_queued = 0;  // Of the jobs in `turns`.
+    std::set<JobId> returns;    // Those with returned images.
+    int64_t images_queued = 0;  // Fresh and returned.
     int64_t images_leased = 0;
     std::map<SessionId, int32_t> images_leased_by;
     int32_t workers_serving = 0;  // Sessions that could take its batches now or soon.
@@ -114,7 +115,7 @@ class Scheduler {
     std::map<LeaseId, int32_t> leases;   // How many open images of the job each has.
     uint64_t virtual_time = 0;
     bool paused = false;
-    bool in_turns = false;
+    bool waiting = false;  // Its queued images are in the lane's books.
 
     int64_t Queued() const { return static_cast<int64_t>(returned.size()) + image_count - next_fresh; }
   };
@@ -152,8 +153,10 @@ class Scheduler {
   void Reindex(SessionId id, Session& session);
   void RecountServing();
 
-  void EnterTurns(JobId id, Job& job);
-  void LeaveTurns(JobId id, Job& job);
+  void LevelWithOthers(Job& job);
+  // Books the job's queued images into its lane, unless it is paused, and out of it again.
+  void EnterLane(JobId id, Job& job);
+  void LeaveLane(JobId id, Job& job);
   void ForgetJob(JobMap::iterator job);
   void EndImage(ImageId image);
 
@@ -165,13 +168,17 @@ class Scheduler {
   void ReturnLease(LeaseMap::iterator lease, RetryReason reason, bool charged, Effects* effects);
   void ReturnAllLeases(Session& session, RetryReason reason, Effects* effects);
 
-  // The job's next image for the session, if it may have one.
-  std::optional<int32_t> PeekImage(const Job& job, SessionId session) const;
-  // The first job of the lane that has one.
-  std::optional<ImageId> PeekLane(const Lane& lane, SessionId session) const;
-  // Of the lanes that the session serves, the one whose first job has had least. End if there is nothing for it.
+  // What a session would be given next, and how urgent that is.
+  struct Candidate {
+    bool fresh = false;         // After what came back.
+    uint64_t virtual_time = 0;  // Only if fresh.
+    ImageId image;
+    friend auto operator<=>(const Candidate&, const Candidate&) = default;
+  };
+  std::optional<Candidate> PeekLane(const Lane& lane, SessionId session) const;
+  // Of the lanes that the session serves, the one with the most urgent candidate. End if there is nothing for it.
   LaneMap::iterator PickLane(SessionId id, const Session& session);
-  void TakeImage(ImageId image);
+  void TakeImage(const Candidate& candidate);
   std::vector<ImageId> CutBatch(SessionId id, const Session& session, const Lane& lane);
   std::optional<Lease> AssignTo(SessionId id, Session& session, absl::Time now);
 
@@ -180,7 +187,7 @@ class Scheduler {
   int64_t images_queued_ = 0;
   int64_t images_leased_ = 0;
   int64_t prompt_bytes_ = 0;
-  uint64_t virtual_time_ = 0;  // That of the image served last.
+  std::map<std::string, uint64_t> virtual_times_;  // By model: that of the image served last.
   // Ordered containers: the order of iteration is part of the deterministic behaviour.
   JobMap jobs_;
   LaneMap lanes_;

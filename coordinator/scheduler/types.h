@@ -61,7 +61,7 @@ struct WorkerCapacity {
 // What a worker says of itself, as a whole, at one moment.
 struct WorkerReport {
   int64_t batches_taken_max = 0;  // Batches it is ready to have been sent in all.
-  std::vector<LeaseId> leases;    // Those it has not finished, in any order.
+  std::vector<LeaseId> leases{};  // Those it has not finished, in any order.
   LeaseId last_lease_received{};  // Those above are still on their way.
   bool draining = false;
   uint64_t progress = 0;  // Moves while the device does.
@@ -94,7 +94,7 @@ struct FailedImage {
 struct Abandonment {
   SessionId session{};
   LeaseId lease{};
-  std::vector<int32_t> slots;  // Empty: all of them.
+  std::vector<int32_t> slots{};  // Empty: all of them.
 };
 
 // Images that went back to the queue.

@@ -5,6 +5,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/errors.h"
 #include "coordinator/service/cluster_service.h"
 #include "coordinator/service/image_service.h"
 #include "coordinator/service/worker_service.h"
@@ -48,6 +49,8 @@ class CoordinatorServerImpl : public CoordinatorServer {
     absl::MutexLock lock(&mu_);
     if (server_ == nullptr || shut_down_) return;
     shut_down_ = true;
+    workers_.EndDeliveries(
+        MakeError(absl::StatusCode::kUnavailable, "SHUTTING_DOWN", "the coordinator is shutting down"));
     server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
     server_->Wait();
   }

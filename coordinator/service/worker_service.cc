@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -125,35 +126,84 @@ class SessionReactor : public SessionBase {
   std::optional<SessionId> session_ ABSL_GUARDED_BY(mu_);
 };
 
+}  // namespace
+
+class OpenDeliveries {
+ public:
+  using Writer = StreamWriter<DeliverBase, worker_pb::DeliverImagesResponse>;
+
+  void Add(const std::shared_ptr<Writer>& writer) {
+    {
+      absl::MutexLock lock(&mu_);
+      if (!end_.has_value()) {
+        writers_.insert(writer);
+        return;
+      }
+      writer->PushEnd(*end_);
+    }
+    writer->Flush();
+  }
+
+  void Remove(const std::shared_ptr<Writer>& writer) {
+    absl::MutexLock lock(&mu_);
+    writers_.erase(writer);
+  }
+
+  void End(const grpc::Status& status) {
+    std::set<std::shared_ptr<Writer>> writers;
+    {
+      absl::MutexLock lock(&mu_);
+      end_ = status;
+      writers.swap(writers_);
+    }
+    for (const auto& writer : writers) {
+      writer->PushEnd(status);
+      writer->Flush();
+    }
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::set<std::shared_ptr<Writer>> writers_ ABSL_GUARDED_BY(mu_);
+  std::optional<grpc::Status> end_ ABSL_GUARDED_BY(mu_);
+};
+
+namespace {
+
 class DeliverImagesReactor : public DeliverBase {
  public:
-  DeliverImagesReactor(Dispatcher* dispatcher, RpcObserver* observer)
-      : dispatcher_(dispatcher), call_(observer, kDeliverImages), writer_(this) {
+  DeliverImagesReactor(Dispatcher* dispatcher, RpcObserver* observer, std::shared_ptr<OpenDeliveries> deliveries)
+      : dispatcher_(dispatcher),
+        call_(observer, kDeliverImages),
+        deliveries_(std::move(deliveries)),
+        writer_(std::make_shared<OpenDeliveries::Writer>(this)) {
     StartRead(&request_);
+    deliveries_->Add(writer_);
   }
 
   void OnReadDone(bool ok) override {
     const absl::Status status = ok ? Receive() : absl::OkStatus();
     if (!ok || !status.ok()) {
-      writer_.PushEnd(ToGrpcStatus(status));
+      writer_->PushEnd(ToGrpcStatus(status));
     } else {
       ReadOn();
     }
-    writer_.Flush();
+    writer_->Flush();
   }
 
   void OnWriteDone(bool ok) override {
     if (ok) ReadOnIfHeld();
-    writer_.WriteDone(ok);
+    writer_->WriteDone(ok);
   }
 
   void OnCancel() override {
-    writer_.PushEnd(grpc::Status(grpc::StatusCode::CANCELLED, "the worker is gone"));
-    writer_.Flush();
+    writer_->PushEnd(grpc::Status(grpc::StatusCode::CANCELLED, "the worker is gone"));
+    writer_->Flush();
   }
 
   void OnDone() override {
-    call_.Handled(writer_.End().error_code());
+    deliveries_->Remove(writer_);
+    call_.Handled(writer_->End().error_code());
     delete this;
   }
 
@@ -170,14 +220,14 @@ class DeliverImagesReactor : public DeliverBase {
     response.set_slot(request_.slot());
     response.set_accepted(
         dispatcher_->Deliver(request_.session(), LeaseId{request_.lease()}, request_.slot(), *std::move(outcome)));
-    writer_.Push(std::move(response));
+    writer_->Push(std::move(response));
     return absl::OkStatus();
   }
 
   void ReadOn() {
     {
       absl::MutexLock lock(&mu_);
-      held_ = writer_.Waiting() > kAcknowledgementsUnsentMax;
+      held_ = writer_->Waiting() > kAcknowledgementsUnsentMax;
       if (held_) return;
     }
     StartRead(&request_);
@@ -194,7 +244,8 @@ class DeliverImagesReactor : public DeliverBase {
 
   Dispatcher* const dispatcher_;
   ObservedCall call_;
-  StreamWriter<DeliverBase, worker_pb::DeliverImagesResponse> writer_;
+  const std::shared_ptr<OpenDeliveries> deliveries_;
+  const std::shared_ptr<OpenDeliveries::Writer> writer_;
   worker_pb::DeliverImagesRequest request_;  // Belongs to the read under way.
   absl::Mutex mu_;
   bool held_ ABSL_GUARDED_BY(mu_) = false;  // Reading waits for the worker to take its acknowledgements.
@@ -202,12 +253,19 @@ class DeliverImagesReactor : public DeliverBase {
 
 }  // namespace
 
+WorkerServiceImpl::WorkerServiceImpl(Dispatcher* dispatcher, RpcObserver* observer)
+    : dispatcher_(dispatcher), observer_(observer), deliveries_(std::make_shared<OpenDeliveries>()) {}
+
+WorkerServiceImpl::~WorkerServiceImpl() = default;
+
+void WorkerServiceImpl::EndDeliveries(const absl::Status& status) { deliveries_->End(ToGrpcStatus(status)); }
+
 SessionBase* WorkerServiceImpl::Session(grpc::CallbackServerContext* /*context*/) {
   return new SessionReactor(dispatcher_, observer_);  // Deletes itself in OnDone().
 }
 
 DeliverBase* WorkerServiceImpl::DeliverImages(grpc::CallbackServerContext* /*context*/) {
-  return new DeliverImagesReactor(dispatcher_, observer_);  // Deletes itself in OnDone().
+  return new DeliverImagesReactor(dispatcher_, observer_, deliveries_);  // Deletes itself in OnDone().
 }
 
 grpc::ServerUnaryReactor* WorkerServiceImpl::GetInput(grpc::CallbackServerContext* context,
