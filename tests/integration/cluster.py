@@ -133,6 +133,7 @@ class Cluster:
         self.workers[name] = Program(
             "turbofleet-worker",
             ["--coordinator", self.address, "--name", name, "--http-listen", "127.0.0.1:0",
+             "--address-file", self.folder / f"{name}.http",
              *(self.engine if engine is None else engine), *self.worker_arguments, *arguments],
             self.folder / f"{name}.log")
         return self.workers[name]

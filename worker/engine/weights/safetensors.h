@@ -1,4 +1,4 @@
-// Reads weights in the safetensors format (https://huggingface.co/docs/safetensors), memory-mapped.
+// Reads weights in the safetensors format, memory-mapped.
 //
 // The file may come from anyone: everything is validated before a byte of it is used, and a hostile file gets an error.
 #pragma once
