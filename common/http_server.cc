@@ -1,17 +1,12 @@
 #include "common/http_server.h"
 
-#include <arpa/inet.h>
-#include <netdb.h>
-#include <sys/socket.h>
+#include <httplib.h>
 
-#include <array>
-#include <cstring>
-#include <mutex>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "civetweb.h"
 #include "common/address.h"
 #include "common/status.h"
 #include "common/text.h"
@@ -22,6 +17,8 @@ namespace turbofleet {
 namespace {
 
 constexpr char kPlainText[] = "text/plain; charset=utf-8";
+// A peer that is slower than this, in seconds, is given up.
+constexpr time_t kPatience = 10;
 // The version of the exposition format, which Prometheus looks for.
 constexpr char kMetricsText[] = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -31,104 +28,67 @@ struct Response {
   std::string body;
 };
 
-const char* ReasonPhrase(int code) {
-  switch (code) {
-    case 200:
-      return "OK";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    default:
-      return "Service Unavailable";
-  }
+// The library's own choice is SO_REUSEPORT, with which two programs would silently share a port.
+void SetSocketOptions(socket_t socket) {
+  const int yes = 1;
+  setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
 }
 
-// civetweb takes numeric addresses only.
-absl::StatusOr<HostPort> Resolve(const HostPort& address) {
-  addrinfo hints = {};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE | AI_ADDRCONFIG;
-  addrinfo* found = nullptr;
-  const int error = getaddrinfo(address.host.c_str(), nullptr, &hints, &found);
-  if (error != 0) return absl::UnavailableError(absl::StrCat(address.host, ": ", gai_strerror(error)));
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, freeaddrinfo);
-  std::array<char, INET6_ADDRSTRLEN> text;
-  if (getnameinfo(found->ai_addr, found->ai_addrlen, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST) != 0) {
-    return absl::UnavailableError(absl::StrCat(address.host, ": no numeric address"));
-  }
-  return HostPort{text.data(), address.port};
-}
-
-class CivetHttpServer : public HttpServer {
+class HttplibServer : public HttpServer {
  public:
-  CivetHttpServer(const Options& options, std::shared_ptr<prometheus::Registry> registry)
+  HttplibServer(const Options& options, std::shared_ptr<prometheus::Registry> registry)
       : ready_(options.ready), program_(options.program), collectables_(options.collectables) {
     if (registry != nullptr) collectables_.push_back(std::move(registry));
     collectables_.push_back(MakeProcessCollector(options.program));
+    server_.set_socket_options(SetSocketOptions);
+    server_.set_tcp_nodelay(true);
+    server_.set_keep_alive_max_count(1);
+    server_.set_read_timeout(kPatience);
+    server_.set_write_timeout(kPatience);
+    server_.set_payload_max_length(0);
+    server_.set_default_headers({{"Cache-Control", "no-store"}, {"X-Content-Type-Options", "nosniff"}});
+    server_.new_task_queue = [threads = options.threads] { return new httplib::ThreadPool(threads); };
+    server_.Get(".*", [this](const httplib::Request& request, httplib::Response& reply) {
+      const Response response = Answer(request.path);
+      reply.status = response.code;
+      reply.set_content(response.body, response.type);
+    });
+    // Before the library waits for a body that nobody wants.
+    server_.set_pre_routing_handler([](const httplib::Request& request, httplib::Response& reply) {
+      if (request.method == "GET" || request.method == "HEAD") return httplib::Server::HandlerResponse::Unhandled;
+      reply.status = 405;
+      reply.set_header("Allow", "GET, HEAD");
+      reply.set_content("Only GET and HEAD are answered.\n", kPlainText);
+      return httplib::Server::HandlerResponse::Handled;
+    });
   }
 
-  ~CivetHttpServer() override {
-    if (context_ != nullptr) mg_stop(context_);
+  ~HttplibServer() override {
+    if (!thread_.joinable()) return;
+    server_.stop();
+    thread_.join();
   }
 
   int port() const override { return port_; }
 
   absl::Status Listen(const Options& options) {
     TURBOFLEET_ASSIGN_OR_RETURN(const HostPort address, ParseHostPort("http-listen", options.listen));
-    absl::StatusOr<HostPort> resolved = Resolve(address);
-    if (!resolved.ok()) return Annotate(resolved.status(), absl::StrCat("cannot listen at ", options.listen));
-    static std::once_flag library;
-    std::call_once(library, [] { mg_init_library(MG_FEATURES_DEFAULT); });
-    const std::string listen = FormatHostPort(*resolved);
-    const std::string threads = absl::StrCat(options.threads);
-    const std::array<const char*, 11> settings = {"listening_ports",
-                                                  listen.c_str(),
-                                                  "num_threads",
-                                                  threads.c_str(),
-                                                  "request_timeout_ms",
-                                                  "10000",
-                                                  "enable_keep_alive",
-                                                  "no",
-                                                  "tcp_nodelay",
-                                                  "1",
-                                                  nullptr};
-    mg_callbacks callbacks = {};
-    callbacks.log_message = [](const mg_connection*, const char*) { return 1; };  // The status says it.
-    context_ = mg_start(&callbacks, this, const_cast<const char**>(settings.data()));
-    if (context_ == nullptr) {
-      return absl::UnavailableError(absl::StrCat("cannot listen at ", options.listen, ": is the port taken?"));
+    if (address.port == 0) {
+      port_ = server_.bind_to_any_port(address.host);
+    } else {
+      port_ = server_.bind_to_port(address.host, address.port) ? address.port : -1;
     }
-    mg_server_port bound = {};
-    if (mg_get_server_ports(context_, 1, &bound) != 1) {
-      return absl::UnavailableError(absl::StrCat("cannot listen at ", options.listen));
+    if (port_ <= 0) {
+      return absl::UnavailableError(
+          absl::StrCat("cannot listen at ", options.listen, ": is the port taken, or the host another machine's?"));
     }
-    port_ = bound.port;
-    mg_set_request_handler(context_, "/**", &CivetHttpServer::Handle, this);
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    // A stop() before the thread has got that far would be lost; it is a matter of microseconds.
+    while (!server_.is_running()) std::this_thread::yield();
     return absl::OkStatus();
   }
 
  private:
-  static int Handle(mg_connection* connection, void* self) {
-    const mg_request_info* request = mg_get_request_info(connection);
-    const std::string_view method = request->request_method;
-    const bool head = method == "HEAD";
-    Response response;
-    if (method == "GET" || head) {
-      response = static_cast<const CivetHttpServer*>(self)->Answer(request->local_uri);
-    } else {
-      response = {.code = 405, .body = "Only GET and HEAD are answered.\n"};
-    }
-    mg_printf(connection,
-              "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-              "X-Content-Type-Options: nosniff\r\nConnection: close\r\n%s\r\n",
-              response.code, ReasonPhrase(response.code), response.type.c_str(), response.body.size(),
-              response.code == 405 ? "Allow: GET, HEAD\r\n" : "");
-    if (!head) mg_write(connection, response.body.data(), response.body.size());
-    return response.code;
-  }
-
   Response Answer(std::string_view path) const {
     if (path == "/metrics") return {.type = kMetricsText, .body = Metrics()};
     if (path == "/healthz") return {.body = "ok\n"};
@@ -157,15 +117,16 @@ class CivetHttpServer : public HttpServer {
   const std::function<bool()> ready_;
   const std::string program_;
   std::vector<std::shared_ptr<prometheus::Collectable>> collectables_;
-  mg_context* context_ = nullptr;
   int port_ = 0;
+  httplib::Server server_;
+  std::thread thread_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const Options& options,
                                                               std::shared_ptr<prometheus::Registry> registry) {
-  auto server = std::make_unique<CivetHttpServer>(options, std::move(registry));
+  auto server = std::make_unique<HttplibServer>(options, std::move(registry));
   TURBOFLEET_RETURN_IF_ERROR(server->Listen(options));
   return server;
 }

@@ -31,7 +31,6 @@ std::string Exchange(int port, const std::string& request) {
   std::string reply;
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0 &&
       send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
-    shutdown(fd, SHUT_WR);  // Whoever waits for the rest of a broken request learns that there is none.
     char buffer[4096];
     for (ssize_t got; (got = recv(fd, buffer, sizeof(buffer), 0)) > 0;) reply.append(buffer, got);
   }
