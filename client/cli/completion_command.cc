@@ -1,0 +1,141 @@
+// `completion`: scripts for shells, made from the options themselves.
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "client/cli/command.h"
+#include "common/flags.h"
+
+namespace turbofleet::cli {
+namespace {
+
+struct Word {
+  std::string text;  // "--seed", "-s" or a subcommand.
+  std::string help;
+};
+
+std::vector<Word> OptionsOf(const CLI::App& app) {
+  std::vector<Word> words;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) words.push_back({"--" + name, option->get_description()});
+    for (const std::string& name : option->get_snames()) words.push_back({"-" + name, option->get_description()});
+  }
+  return words;
+}
+
+std::vector<const CLI::App*> CommandsOf(const CLI::App& root) {
+  return root.get_subcommands([](const CLI::App*) { return true; });
+}
+
+std::string Texts(const std::vector<Word>& words) {
+  return absl::StrJoin(words, " ", [](std::string* out, const Word& word) { absl::StrAppend(out, word.text); });
+}
+
+std::string CommandNames(const CLI::App& root) {
+  return absl::StrJoin(CommandsOf(root), " ",
+                       [](std::string* out, const CLI::App* command) { absl::StrAppend(out, command->get_name()); });
+}
+
+// What follows the subcommand is its own options, or a file.
+std::string BashScript(const CLI::App& root) {
+  std::string cases;
+  for (const CLI::App* command : CommandsOf(root)) {
+    absl::StrAppend(&cases, "    ", command->get_name(), ") words='", Texts(OptionsOf(*command)), " ",
+                    Texts(OptionsOf(root)), "' ;;\n");
+  }
+  return absl::StrCat(
+      "_turbofleet() {\n"
+      "  local current=${COMP_WORDS[COMP_CWORD]} command='' words word\n"
+      "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
+      "    case \" ",
+      CommandNames(root),
+      " \" in *\" $word \"*) command=$word && break ;; esac\n"
+      "  done\n"
+      "  case $command in\n",
+      cases, "    *) words='", CommandNames(root), " ", Texts(OptionsOf(root)),
+      "' ;;\n"
+      "  esac\n"
+      "  if [[ -n $command && $current != -* ]]; then\n"
+      "    COMPREPLY=($(compgen -f -- \"$current\"))\n"
+      "  else\n"
+      "    COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
+      "  fi\n"
+      "}\n"
+      "complete -o filenames -F _turbofleet turbofleet\n");
+}
+
+// In single quotes of zsh's _arguments and fish, where few characters mean anything.
+std::string Quoted(const std::string& help) {
+  return absl::StrReplaceAll(help, {{"'", ""}, {"[", "("}, {"]", ")"}, {":", ","}, {"\n", " "}, {"\\", ""}});
+}
+
+std::string ZshScript(const CLI::App& root) {
+  std::string commands, cases;
+  for (const CLI::App* command : CommandsOf(root)) {
+    absl::StrAppend(&commands, "    '", command->get_name(), ":", Quoted(command->get_description()), "'\n");
+    absl::StrAppend(&cases, "    ", command->get_name(), ")\n      _arguments \\\n");
+    for (const Word& word : OptionsOf(*command)) {
+      absl::StrAppend(&cases, "        '", word.text, "[", Quoted(word.help), "]' \\\n");
+    }
+    absl::StrAppend(&cases, "        '*:file:_files'\n      ;;\n");
+  }
+  return absl::StrCat(
+      "#compdef turbofleet\n"
+      "_turbofleet() {\n"
+      "  local -a commands\n"
+      "  commands=(\n",
+      commands,
+      "  )\n"
+      "  if (( CURRENT == 2 )); then\n"
+      "    _describe command commands\n"
+      "    return\n"
+      "  fi\n"
+      "  case $words[2] in\n",
+      cases,
+      "  esac\n"
+      "}\n"
+      "compdef _turbofleet turbofleet\n");
+}
+
+std::string FishScript(const CLI::App& root) {
+  std::string script;
+  const auto add = [&script](const std::string& condition, const CLI::App& app) {
+    for (const Word& word : OptionsOf(app)) {
+      const bool is_long = word.text.size() > 2;
+      absl::StrAppend(&script, "complete -c turbofleet", condition, is_long ? " -l " : " -s ",
+                      word.text.substr(is_long ? 2 : 1), " -d '", Quoted(word.help), "'\n");
+    }
+  };
+  add("", root);
+  for (const CLI::App* command : CommandsOf(root)) {
+    absl::StrAppend(&script, "complete -c turbofleet -n __fish_use_subcommand -a ", command->get_name(), " -d '",
+                    Quoted(command->get_description()), "'\n");
+    add(absl::StrCat(" -n '__fish_seen_subcommand_from ", command->get_name(), "'"), *command);
+  }
+  return script;
+}
+
+}  // namespace
+
+void AddCompletionCommand(CLI::App* app, Commands* commands) {
+  CLI::App* command = app->add_subcommand("completion", "Print a completion script for a shell");
+  command->footer(
+      "\nExamples:\n"
+      "  turbofleet completion bash > ~/.local/share/bash-completion/completions/turbofleet\n"
+      "  turbofleet completion zsh > ~/.zfunc/_turbofleet\n"
+      "  turbofleet completion fish > ~/.config/fish/completions/turbofleet.fish");
+  const auto shell = std::make_shared<std::string>();
+  command->add_option("SHELL", *shell, "bash, zsh or fish")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
+  (*commands)[command] = [app, shell](std::stop_token) {
+    const std::string script = *shell == "bash"  ? BashScript(*app)
+                               : *shell == "zsh" ? ZshScript(*app)
+                                                 : FishScript(*app);
+    return std::fputs(script.c_str(), stdout) < 0 ? kExitFailed : kExitOk;
+  };
+}
+
+}  // namespace turbofleet::cli
