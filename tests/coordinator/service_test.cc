@@ -179,6 +179,43 @@ class ServiceTest : public ::testing::Test {
   std::unique_ptr<v1::ClusterService::Stub> cluster_;
 };
 
+// What the request of the next test comes to on the worker's side.
+void ExpectTheBatchAsked(const worker_pb::Batch& batch) {
+  EXPECT_EQ(batch.shape().width(), 128);
+  EXPECT_EQ(batch.shape().height(), 64);
+  EXPECT_EQ(batch.shape().steps(), 3);
+  EXPECT_EQ(batch.shape().first_step(), 0);
+  EXPECT_FALSE(batch.shape().image_to_image());
+  EXPECT_EQ(batch.shape().vae(), v1::VAE_FULL);
+  ASSERT_THAT(batch.images(), SizeIs(2));
+  EXPECT_EQ(batch.images(1).slot(), 1);
+  EXPECT_EQ(batch.images(1).prompt(), "a red circle");
+  EXPECT_EQ(batch.images(1).negative_prompt(), "blur");
+  EXPECT_EQ(batch.images(1).guidance_scale(), 2.0);
+  EXPECT_EQ(batch.images(1).seed(), 8);
+  EXPECT_EQ(batch.images(1).format(), v1::IMAGE_FORMAT_JPEG);
+  EXPECT_EQ(batch.images(1).quality(), 80);
+  EXPECT_TRUE(batch.images(1).embed_metadata());
+}
+
+void ExpectTheImageDelivered(const v1::Image& image, const std::string& job) {
+  EXPECT_EQ(image.name(), job + "/images/1");
+  EXPECT_EQ(image.index(), 1);
+  EXPECT_EQ(image.prompt_index(), 0);
+  EXPECT_EQ(image.seed(), 8);
+  EXPECT_EQ(image.width(), 128);
+  EXPECT_EQ(image.height(), 64);
+  EXPECT_EQ(image.format(), v1::IMAGE_FORMAT_JPEG);
+  EXPECT_EQ(image.content(), std::string(100, 'x'));
+  EXPECT_EQ(image.pixel_sha256(), std::string(64, '0'));
+  EXPECT_EQ(image.model_digest(), absl::StrCat("sha256:", std::string(64, 'a')));
+  EXPECT_EQ(image.worker(), "workers/anna");
+  EXPECT_EQ(image.attempt(), 1);
+  EXPECT_EQ(image.batch_size(), 1);
+  EXPECT_EQ(image.prompt_tokens_cut(), 3);
+  EXPECT_EQ(image.times().unet().nanos(), 5'000);
+}
+
 TEST_F(ServiceTest, ImagesTravelFromTheWorkerToTheClient) {
   const auto worker = Join(1);
   v1::GenerateImagesRequest request = Request(2);
@@ -205,43 +242,14 @@ TEST_F(ServiceTest, ImagesTravelFromTheWorkerToTheClient) {
   const auto message = worker->Read();
   ASSERT_TRUE(message.has_value() && message->has_batch());
   const worker_pb::Batch& batch = message->batch();
-  EXPECT_EQ(batch.shape().width(), 128);
-  EXPECT_EQ(batch.shape().height(), 64);
-  EXPECT_EQ(batch.shape().steps(), 3);
-  EXPECT_EQ(batch.shape().first_step(), 0);
-  EXPECT_FALSE(batch.shape().image_to_image());
-  EXPECT_EQ(batch.shape().vae(), v1::VAE_FULL);
-  ASSERT_THAT(batch.images(), SizeIs(2));
-  EXPECT_EQ(batch.images(1).slot(), 1);
-  EXPECT_EQ(batch.images(1).prompt(), "a red circle");
-  EXPECT_EQ(batch.images(1).negative_prompt(), "blur");
-  EXPECT_EQ(batch.images(1).guidance_scale(), 2.0);
-  EXPECT_EQ(batch.images(1).seed(), 8);
-  EXPECT_EQ(batch.images(1).format(), v1::IMAGE_FORMAT_JPEG);
-  EXPECT_EQ(batch.images(1).quality(), 80);
-  EXPECT_TRUE(batch.images(1).embed_metadata());
+  ExpectTheBatchAsked(batch);
 
   worker_pb::DeliverImagesRequest delivery = worker->Rendered(batch.lease(), 1);
   delivery.mutable_image()->mutable_unet()->set_nanos(5'000);
   delivery.mutable_image()->set_prompt_tokens_cut(3);
   EXPECT_EQ(worker->Deliver(delivery), true);
   ASSERT_TRUE(call.Read());
-  const v1::Image& image = call.response().image();
-  EXPECT_EQ(image.name(), job + "/images/1");
-  EXPECT_EQ(image.index(), 1);
-  EXPECT_EQ(image.prompt_index(), 0);
-  EXPECT_EQ(image.seed(), 8);
-  EXPECT_EQ(image.width(), 128);
-  EXPECT_EQ(image.height(), 64);
-  EXPECT_EQ(image.format(), v1::IMAGE_FORMAT_JPEG);
-  EXPECT_EQ(image.content(), std::string(100, 'x'));
-  EXPECT_EQ(image.pixel_sha256(), std::string(64, '0'));
-  EXPECT_EQ(image.model_digest(), absl::StrCat("sha256:", std::string(64, 'a')));
-  EXPECT_EQ(image.worker(), "workers/anna");
-  EXPECT_EQ(image.attempt(), 1);
-  EXPECT_EQ(image.batch_size(), 1);
-  EXPECT_EQ(image.prompt_tokens_cut(), 3);
-  EXPECT_EQ(image.times().unet().nanos(), 5'000);
+  ExpectTheImageDelivered(call.response().image(), job);
 
   worker_pb::DeliverImagesRequest failure;
   failure.set_session(worker->token());
