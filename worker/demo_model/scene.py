@@ -141,6 +141,16 @@ def prompt_of(scene, rng, plain=False):
     return text
 
 
+def plain_prompt(scene):
+    """The most ordinary way to say the scene."""
+    def a(words):
+        return ("an " if words[0] in "aeiou" else "a ") + words
+    text = a(f"{scene.colour} {scene.shape}")
+    if scene.relation != "none":
+        text += f" {scene.relation} " + a(f"{scene.colour2} {scene.shape2}")
+    return f"{text} on {a(scene.background)} background"
+
+
 # ---------------------------------------------------------------- layout
 
 def layout(scene, numbers):
