@@ -148,8 +148,7 @@ TEST(ClipTokenizerTest, InvalidUtf8IsRefused) {
   WriteSmall(folder);
   const auto tokenizer = folder.Load();
   TURBOFLEET_ASSERT_OK(tokenizer);
-  for (const char* prompt :
-       {"\xff", "a\x80", "\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82"}) {
+  for (const char* prompt : {"\xff", "a\x80", "\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x82"}) {
     EXPECT_THAT(tokenizer->Encode(prompt), StatusIs(kInvalid, HasSubstr("UTF-8")));
   }
   TURBOFLEET_EXPECT_OK(tokenizer->Encode(std::string("a\0b", 3)));

@@ -4,10 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/images/codec.h"
 #include "common/text.h"
 #include "worker/agent/agent.h"
 #include "worker/agent/parameters_text.h"
-#include "common/images/codec.h"
 
 namespace turbofleet {
 

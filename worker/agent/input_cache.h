@@ -12,9 +12,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "common/images/codec.h"
 #include "worker/agent/encoder_pool.h"
 #include "worker/engine/engine.h"
-#include "common/images/codec.h"
 
 namespace turbofleet {
 

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/images/codec.h"
 #include "turbofleet/internal/worker/v1/worker_service.pb.h"
 #include "worker/engine/engine.h"
-#include "common/images/codec.h"
 
 namespace turbofleet {
 
