@@ -6,6 +6,8 @@ target_compile_features(turbofleet_options INTERFACE cxx_std_20)
 target_compile_options(turbofleet_options INTERFACE
   -Wall -Wextra -Wpedantic -fstack-protector-strong
   $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>
+  # From 18 on Clang writes constraints into symbol names, which the system's libraries, built by GCC, do not have.
+  $<$<AND:$<CXX_COMPILER_ID:Clang>,$<VERSION_GREATER_EQUAL:$<CXX_COMPILER_VERSION>,18>>:-fclang-abi-compat=17>
   $<$<BOOL:${TURBOFLEET_WERROR}>:-Werror>)
 if(TURBOFLEET_SANITIZE)
   target_compile_options(turbofleet_options INTERFACE
