@@ -5,7 +5,8 @@ add_library(turbofleet_options INTERFACE)
 target_compile_features(turbofleet_options INTERFACE cxx_std_20)
 target_compile_options(turbofleet_options INTERFACE
   -Wall -Wextra -Wpedantic -fstack-protector-strong
-  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>
+  # GCC 12's std::stable_sort calls what it has itself marked as deprecated.
+  "$<$<CXX_COMPILER_ID:Clang>:-Wthread-safety;-Wno-deprecated-declarations>"
   # From 18 on Clang writes constraints into symbol names, which the system's libraries, built by GCC, do not have.
   $<$<AND:$<CXX_COMPILER_ID:Clang>,$<VERSION_GREATER_EQUAL:$<CXX_COMPILER_VERSION>,18>>:-fclang-abi-compat=17>
   $<$<BOOL:${TURBOFLEET_WERROR}>:-Werror>)
