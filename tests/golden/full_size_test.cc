@@ -23,10 +23,8 @@
 #include "worker/engine/sd_turbo/vae.h"
 #include "worker/engine/sd_turbo/weight_source.h"
 
-namespace turbofleet {
+namespace turbofleet::sd_turbo {
 namespace {
-
-using namespace sd_turbo;  // NOLINT(google-build-using-namespace): the test is about all of it.
 
 Placement PlacementOf(Precision precision) {
   return {.device = at::kCPU, .dtype = precision == Precision::kFloat32 ? at::kFloat : at::kBFloat16};
@@ -160,4 +158,4 @@ INSTANTIATE_TEST_SUITE_P(Precision, FullSizeTest, ::testing::Values(Precision::k
                          [](const auto& info) { return info.param == Precision::kFloat32 ? "float32" : "bfloat16"; });
 
 }  // namespace
-}  // namespace turbofleet
+}  // namespace turbofleet::sd_turbo

@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,11 +73,12 @@ class Normaliser {
   // ICU orders a run of n combining marks in O(n^2); a prompt of nothing but marks would block a worker. In order
   // already, as they leave here, they cost it O(n).
   icu::UnicodeString Decompose(std::string_view text) const {
-    std::vector<std::pair<uint8_t, UChar32>> marks;
+    // Order, then place: the standard's stable sort would do, but Clang warns of what it is made of.
+    std::vector<std::tuple<uint8_t, size_t, UChar32>> marks;
     icu::UnicodeString result;
     const auto flush = [&] {
-      std::stable_sort(marks.begin(), marks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-      for (const auto& [order, mark] : marks) result.append(mark);
+      std::sort(marks.begin(), marks.end());
+      for (const auto& mark : marks) result.append(std::get<UChar32>(mark));
       marks.clear();
     };
     const icu::UnicodeString source = icu::UnicodeString::fromUTF8({text.data(), static_cast<int32_t>(text.size())});
@@ -87,7 +89,7 @@ class Normaliser {
         const UChar32 part = parts.char32At(j);
         const uint8_t order = nfc_->getCombiningClass(part);
         if (order == 0) flush();
-        marks.emplace_back(order, part);
+        marks.emplace_back(order, marks.size(), part);
         if (order == 0) flush();
       }
     }
@@ -374,8 +376,9 @@ absl::StatusOr<ClipTokenizer> ClipTokenizer::Load(const std::string& folder) {
     state->normalized.push_back({normalized, vocabulary.at(text)});
   }
   for (std::vector<SpecialToken>* tokens : {&state->raw, &state->normalized}) {
-    std::stable_sort(tokens->begin(), tokens->end(),
-                     [](const SpecialToken& a, const SpecialToken& b) { return a.text.size() > b.text.size(); });
+    std::sort(tokens->begin(), tokens->end(), [](const SpecialToken& a, const SpecialToken& b) {
+      return std::tuple(b.text.size(), a.text, a.id) < std::tuple(a.text.size(), b.text, b.id);
+    });
   }
   return ClipTokenizer(std::move(state));
 }
