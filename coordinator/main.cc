@@ -24,7 +24,6 @@
 #include "coordinator/options.h"
 #include "coordinator/service/coordinator_server.h"
 #include "coordinator/store/data_dir.h"
-#include "coordinator/store/in_memory_job_store.h"
 #include "prometheus/registry.h"
 
 namespace turbofleet {
@@ -105,9 +104,7 @@ absl::Status Run(const CoordinatorOptions& options, const EndRequests& ends, Log
   DispatchMetrics dispatch_metrics(registry.get());
   RpcMetrics rpc_metrics(registry.get());
   SteadyClock clock;
-  InMemoryJobStore store;
   Dispatcher dispatcher(options.dispatcher, {.clock = &clock,
-                                             .store = &store,
                                              .observer = &dispatch_metrics,
                                              .logger = &logger,
                                              .new_name = RandomHex128,

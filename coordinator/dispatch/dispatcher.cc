@@ -131,14 +131,17 @@ absl::StatusOr<std::shared_ptr<JobSpec>> Dispatcher::Resolve(JobRequest* request
   TURBOFLEET_ASSIGN_OR_RETURN(const WorkerIdentity* model, ResolveModel(request->model));
   auto spec = std::make_shared<JobSpec>();
   spec->name = absl::StrCat("jobs/", environment_.new_name());
+  spec->job_class = request->job_class.value_or(JobClass::kInteractive);
+  spec->prompt_count = static_cast<int32_t>(request->prompts.size());
   spec->prompts = std::move(request->prompts);
   spec->negative_prompt = std::move(request->negative_prompt);
   spec->guidance_scale = request->guidance_scale;
+  spec->seeds_per_prompt = request->seeds_per_prompt;
   spec->seeds = std::move(request->seeds);
   if (spec->seeds.empty()) {
     const uint64_t firsts = kSeedsEnd - static_cast<uint64_t>(request->seeds_per_prompt) + 1;
-    const uint64_t first = request->first_seed.has_value() ? *request->first_seed : environment_.new_seed() % firsts;
-    for (int32_t i = 0; i < request->seeds_per_prompt; ++i) spec->seeds.push_back(static_cast<uint32_t>(first + i));
+    spec->first_seed = request->first_seed.has_value() ? *request->first_seed
+                                                       : static_cast<uint32_t>(environment_.new_seed() % firsts);
   }
   spec->shape = {.width = request->width > 0 ? request->width : model->default_width,
                  .height = request->height > 0 ? request->height : model->default_height,
@@ -184,7 +187,7 @@ absl::Status Dispatcher::Admit(JobId id, const std::shared_ptr<const JobSpec>& s
     if (!spec->init_image_sha256.empty()) inputs_.Release(spec->init_image_sha256);
     return QueueFull(limit->name, absl::StrCat("no more than ", limit->max, " at a time"));
   }
-  return environment_.store->Create(id, spec);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<JobId> Dispatcher::StartJob(JobRequest request, std::shared_ptr<JobWatch> watch) {
@@ -204,6 +207,7 @@ absl::StatusOr<JobId> Dispatcher::StartJob(JobRequest request, std::shared_ptr<J
   jobs_[id] = {.spec = spec,
                .watch = watch,
                .started = now,
+               .ended = std::vector<bool>(spec->ImageCount()),
                .images_left = spec->ImageCount(),
                .images_failed = 0,
                .images_unsent = 0,
@@ -250,7 +254,6 @@ void Dispatcher::CloseJob(JobId id) {
                                           {"cancelled", job.images_left},
                                           {"seconds", absl::ToDoubleSeconds(now - job.started)}});
   if (!job.spec->init_image_sha256.empty()) inputs_.Release(job.spec->init_image_sha256);
-  environment_.store->Remove(id);
   const Effects effects = scheduler_.Cancel(id);
   jobs_.erase(found);
   Carry(effects, outbox);
@@ -283,6 +286,13 @@ void Dispatcher::CountEnded(JobId id, Job& job, int64_t bytes, Outbox& outbox) {
   }
 }
 
+bool Dispatcher::EndsNow(ImageId image) {
+  const auto job = jobs_.find(image.job);
+  if (job == jobs_.end() || job->second.ended[image.index]) return false;
+  job->second.ended[image.index] = true;
+  return true;
+}
+
 void Dispatcher::FinishImage(ImageId image, SessionId session_id, Delivery delivery, Picture picture, Outbox& outbox) {
   Job& job = jobs_.find(image.job)->second;
   Session& session = sessions_.find(session_id)->second;
@@ -301,9 +311,8 @@ void Dispatcher::FinishImage(ImageId image, SessionId session_id, Delivery deliv
 }
 
 void Dispatcher::FailImage(ImageId image, int32_t attempts, RenderError error, Outbox& outbox) {
-  const auto found = jobs_.find(image.job);
-  if (found == jobs_.end() || !environment_.store->Commit(image)) return;
-  Job& job = found->second;
+  if (!EndsNow(image)) return;
+  Job& job = jobs_.find(image.job)->second;
   ++images_failed_;
   ++job.images_failed;
   environment_.logger->Warning("image failed", {{"job", job.spec->name},
@@ -346,7 +355,7 @@ bool Dispatcher::Deliver(const std::string& token, LeaseId lease, int32_t slot, 
     environment_.observer->OnRetry(RetryReason::kRenderFailed, 1);
   } else if (error != nullptr) {
     FailImage(delivery.image, delivery.attempt, *error, outbox);
-  } else if (environment_.store->Commit(delivery.image)) {
+  } else if (EndsNow(delivery.image)) {
     FinishImage(delivery.image, session_id->second, delivery, std::get<Picture>(std::move(outcome)), outbox);
   }
   Assign(now, outbox);
@@ -488,8 +497,11 @@ void Dispatcher::Carry(const Effects& effects, Outbox& outbox) {
 void Dispatcher::Assign(absl::Time now, Outbox& outbox) {
   for (const Lease& lease : scheduler_.Assign(now)) {
     BatchToRender batch = {.lease = lease.id, .shape = lease.shape, .images = {}};
-    for (const ImageId& image : lease.images)
-      batch.images.emplace_back(jobs_.find(image.job)->second.spec, image.index);
+    for (const ImageId& image : lease.images) {
+      const std::shared_ptr<const JobSpec>& spec = jobs_.find(image.job)->second.spec;
+      batch.images.push_back(
+          {.spec = spec, .index = image.index, .prompt = spec->prompts[spec->PromptIndexOf(image.index)]});
+    }
     const Session& session = sessions_.find(lease.session)->second;
     environment_.observer->OnBatch(batch);
     environment_.logger->Debug("batch leased", {{"worker", session.identity.name},

@@ -22,7 +22,7 @@
 #include "coordinator/dispatch/rate_meter.h"
 #include "coordinator/dispatch/sinks.h"
 #include "coordinator/scheduler/scheduler.h"
-#include "coordinator/store/job_store.h"
+#include "coordinator/store/job_spec.h"
 
 namespace turbofleet {
 
@@ -71,7 +71,6 @@ class Dispatcher {
   // Injected, not owned; they outlive the dispatcher.
   struct Environment {
     const Clock* clock = nullptr;
-    JobStore* store = nullptr;
     DispatchObserver* observer = nullptr;
     Logger* logger = nullptr;
     std::function<std::string()> new_name;  // Unique and not to be guessed.
@@ -136,6 +135,7 @@ class Dispatcher {
     std::shared_ptr<const JobSpec> spec;
     std::shared_ptr<JobWatch> watch;
     absl::Time started;
+    std::vector<bool> ended;  // By index.
     int32_t images_left = 0;  // That have not ended.
     int32_t images_failed = 0;
     int64_t images_unsent = 0;
@@ -161,6 +161,8 @@ class Dispatcher {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status QueueFull(const std::string& limit, const std::string& description) const;
 
+  // Ends an image. False if it had ended before, or its job has.
+  bool EndsNow(ImageId image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FinishImage(ImageId image, SessionId session, Delivery delivery, Picture picture, Outbox& outbox)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FailImage(ImageId image, int32_t attempts, RenderError error, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

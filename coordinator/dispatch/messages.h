@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "coordinator/scheduler/types.h"
 #include "coordinator/store/job_spec.h"
+#include "coordinator/store/results.h"
 
 namespace turbofleet {
 
@@ -35,6 +36,7 @@ struct JobRequest {
   bool embed_metadata = true;
   bool tiny_vae = false;
   std::string model;  // Digest or name; empty: the one that there is.
+  std::optional<JobClass> job_class;
 };
 
 // Who a worker is. Constant for its session.
@@ -60,21 +62,18 @@ struct SessionTerms {
   absl::Duration session_timeout;
 };
 
-// A batch for a worker. Slot i is image `images[i].second` of the job `images[i].first`.
+// One image of a batch.
+struct ImageToRender {
+  std::shared_ptr<const JobSpec> spec;
+  int32_t index = 0;
+  std::string prompt;
+};
+
+// A batch for a worker.
 struct BatchToRender {
   LeaseId lease{};
   BatchShape shape;
-  std::vector<std::pair<std::shared_ptr<const JobSpec>, int32_t>> images;
-};
-
-// Where the time of an image went, as its worker measured it.
-struct StageDurations {
-  absl::Duration text;
-  absl::Duration vae_encode;
-  absl::Duration unet;
-  absl::Duration vae_decode;
-  absl::Duration file_encode;
-  absl::Duration transport;
+  std::vector<ImageToRender> images;  // By slot.
 };
 
 // A picture as a worker hands it over.
@@ -84,13 +83,6 @@ struct Picture {
   int32_t batch_size = 0;
   int32_t prompt_tokens_cut = 0;
   StageDurations stages;
-};
-
-// Why a worker has no picture. INVALID_ARGUMENT: no worker could make it; otherwise another try may succeed.
-struct RenderError {
-  absl::StatusCode code = absl::StatusCode::kUnknown;
-  std::string reason;
-  std::string message;
 };
 
 using RenderOutcome = std::variant<Picture, RenderError>;

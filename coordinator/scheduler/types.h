@@ -15,6 +15,9 @@ enum class JobId : uint64_t {};
 enum class SessionId : uint64_t {};
 enum class LeaseId : uint64_t {};
 
+// Who is served how urgently; shares of the devices go by weight, none is starved.
+enum class JobClass { kInteractive, kNormal, kBulk };
+
 // One picture of a job, by index.
 struct ImageId {
   JobId job{};

@@ -38,11 +38,12 @@ v1::ImageFormat FormatProto(FileFormat format) {
   return v1::IMAGE_FORMAT_UNSPECIFIED;
 }
 
-void SetBatchImage(const JobSpec& spec, int32_t index, worker_pb::BatchImage* image) {
-  image->set_prompt(spec.prompts[spec.PromptIndexOf(index)]);
+void SetBatchImage(const ImageToRender& to_render, worker_pb::BatchImage* image) {
+  const JobSpec& spec = *to_render.spec;
+  image->set_prompt(to_render.prompt);
   image->set_negative_prompt(spec.negative_prompt);
   image->set_guidance_scale(spec.guidance_scale);
-  image->set_seed(spec.SeedOf(index));
+  image->set_seed(spec.SeedOf(to_render.index));
   image->set_init_image_sha256(spec.init_image_sha256);
   image->set_format(FormatProto(spec.format));
   image->set_quality(spec.quality);
@@ -60,7 +61,7 @@ v1::GenerateImagesResponse AcceptedProto(const JobSpec& spec) {
   accepted.set_width(spec.shape.width);
   accepted.set_height(spec.shape.height);
   accepted.set_steps(spec.shape.steps);
-  for (const uint32_t seed : spec.seeds) accepted.add_seeds(seed);
+  for (int32_t i = 0; i < spec.seeds_per_prompt; ++i) accepted.add_seeds(spec.SeedOf(i));
   accepted.set_strength(spec.shape.image_to_image ? spec.strength : 1.0);
   accepted.set_model_digest(spec.model_digest);
   accepted.set_model_name(spec.model_name);
@@ -183,10 +184,10 @@ worker_pb::SessionResponse BatchProto(const BatchToRender& batch) {
   shape.set_first_step(batch.shape.first_step);
   shape.set_image_to_image(batch.shape.image_to_image);
   shape.set_vae(batch.shape.tiny_vae ? v1::VAE_TINY : v1::VAE_FULL);
-  for (const auto& [spec, index] : batch.images) {
+  for (const ImageToRender& to_render : batch.images) {
     worker_pb::BatchImage& image = *proto.add_images();
     image.set_slot(proto.images_size() - 1);
-    SetBatchImage(*spec, index, &image);
+    SetBatchImage(to_render, &image);
   }
   return response;
 }

@@ -183,6 +183,22 @@ absl::Status ParseTarget(const v1::GenerateImagesRequest& request, JobRequest* j
     return InvalidField("vae", absl::StrCat("is ", static_cast<int>(request.vae()), ", which is not known"));
   }
   job->tiny_vae = request.vae() == v1::VAE_TINY;
+  switch (request.priority()) {
+    case v1::PRIORITY_UNSPECIFIED:
+      break;
+    case v1::PRIORITY_INTERACTIVE:
+      job->job_class = JobClass::kInteractive;
+      break;
+    case v1::PRIORITY_NORMAL:
+      job->job_class = JobClass::kNormal;
+      break;
+    case v1::PRIORITY_BULK:
+      job->job_class = JobClass::kBulk;
+      break;
+    default:
+      return InvalidField("priority",
+                          absl::StrCat("is ", static_cast<int>(request.priority()), ", which is not known"));
+  }
   if (request.model().size() > kNameBytesMax) {
     return InvalidField(
         "model", absl::StrCat("has ", request.model().size(), " bytes; at most ", kNameBytesMax, " are allowed"));

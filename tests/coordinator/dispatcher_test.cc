@@ -11,7 +11,6 @@
 #include "common/errors.h"
 #include "common/log.h"
 #include "common/sha256.h"
-#include "coordinator/store/in_memory_job_store.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/fake_sinks.h"
@@ -80,7 +79,6 @@ class DispatcherTest : public ::testing::Test {
   Dispatcher& Make(const Dispatcher::Options& options = {}) {
     dispatcher_ = std::make_unique<Dispatcher>(
         options, Dispatcher::Environment{.clock = &clock_,
-                                         .store = &store_,
                                          .observer = &observer_,
                                          .logger = logger_.get(),
                                          .new_name = [this] { return absl::StrCat("name-", ++names_); },
@@ -114,7 +112,6 @@ class DispatcherTest : public ::testing::Test {
   }
 
   SimulatedClock clock_;
-  InMemoryJobStore store_;
   CountingObserver observer_;
   std::unique_ptr<Logger> logger_ = MakeNullLogger();
   uint32_t next_seed_ = 0;
@@ -128,13 +125,13 @@ TEST_F(DispatcherTest, AJobRunsFromAdmissionToItsEnd) {
   ASSERT_TRUE(worker->welcome.has_value());
   const auto watch = Start(Request(2));
   EXPECT_EQ(watch->spec->shape, (BatchShape{.width = 64, .height = 96}));
-  EXPECT_THAT(watch->spec->seeds, ElementsAre(5, 6));
+  EXPECT_EQ(watch->spec->SeedOf(1), 6u);
   EXPECT_EQ(watch->spec->model_name, "sd-turbo");
   ASSERT_THAT(worker->batches, SizeIs(1));
   const BatchToRender& batch = worker->batches[0];
   ASSERT_THAT(batch.images, SizeIs(2));
-  EXPECT_EQ(batch.images[1].first, watch->spec);
-  EXPECT_EQ(batch.images[1].second, 1);
+  EXPECT_EQ(batch.images[1].spec, watch->spec);
+  EXPECT_EQ(batch.images[1].index, 1);
   EXPECT_GT(worker->flushes, 0);
 
   EXPECT_TRUE(Deliver(*worker, batch.lease, 1));
@@ -157,7 +154,6 @@ TEST_F(DispatcherTest, AJobRunsFromAdmissionToItsEnd) {
   EXPECT_EQ(state.calls_open, 0);
   EXPECT_EQ(state.images_completed, 2);
   EXPECT_EQ(state.workers.at(0).images_completed, 2);
-  EXPECT_EQ(store_.Find(*watch->id), nullptr);
   EXPECT_EQ(observer_.cancelled, 0);
 }
 
@@ -167,9 +163,10 @@ TEST_F(DispatcherTest, SeedsThatAreNotGivenAreDrawnWithinTheirRange) {
   JobRequest request = Request(3);
   request.first_seed.reset();
   next_seed_ = std::numeric_limits<uint32_t>::max();
-  for (const uint32_t seed : Start(request)->spec->seeds) EXPECT_LE(seed, 3);
+  const auto drawn = Start(request)->spec;
+  for (int32_t i = 0; i < drawn->seeds_per_prompt; ++i) EXPECT_LE(drawn->SeedOf(i), 3u);
   next_seed_ = 77;
-  EXPECT_THAT(Start(request)->spec->seeds, ElementsAre(77, 78, 79));
+  EXPECT_EQ(Start(request)->spec->first_seed, 77u);
 }
 
 // ---- Refusals

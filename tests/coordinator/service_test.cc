@@ -19,7 +19,6 @@
 #include "common/sha256.h"
 #include "coordinator/dispatch/dispatcher.h"
 #include "coordinator/service/coordinator_server.h"
-#include "coordinator/store/in_memory_job_store.h"
 #include "gmock/gmock.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -117,7 +116,6 @@ class ServiceTest : public ::testing::Test {
   void Start(const Dispatcher::Options& options) {
     Stop();
     dispatcher_ = std::make_unique<Dispatcher>(options, Dispatcher::Environment{.clock = &clock_,
-                                                                                .store = &store_,
                                                                                 .observer = &observer_,
                                                                                 .logger = logger_.get(),
                                                                                 .new_name = RandomHex128,
@@ -169,7 +167,6 @@ class ServiceTest : public ::testing::Test {
   }
 
   SimulatedClock clock_;
-  InMemoryJobStore store_;
   WaitingObserver observer_;
   std::unique_ptr<Logger> logger_ = MakeNullLogger();
   int channels_ = 0;

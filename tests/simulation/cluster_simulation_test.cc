@@ -20,7 +20,6 @@
 #include "absl/time/time.h"
 #include "common/log.h"
 #include "coordinator/dispatch/dispatcher.h"
-#include "coordinator/store/in_memory_job_store.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/fake_sinks.h"
 #include "tests/support/simulated_clock.h"
@@ -75,7 +74,6 @@ class Simulation {
                 .client_stall_timeout = absl::Hours(1)};
     dispatcher_ = std::make_unique<Dispatcher>(
         options_, Dispatcher::Environment{.clock = &clock_,
-                                          .store = &store_,
                                           .observer = &observer_,
                                           .logger = logger_.get(),
                                           .new_name = [this] { return absl::StrCat("n", ++names_); },
@@ -356,7 +354,6 @@ class Simulation {
   Faults faults_;
   Dispatcher::Options options_;
   SimulatedClock clock_;
-  InMemoryJobStore store_;
   Observer observer_;
   std::unique_ptr<Logger> logger_;
   int names_ = 0;
