@@ -13,7 +13,8 @@ namespace turbofleet {
 
 enum class FileFormat { kPng, kJpeg, kWebp, kRaw };
 
-// Every default filled in. The image at `prompt_index * seeds_per_prompt + seed_index` shows that prompt from that seed.
+// Every default filled in. The image at `prompt_index * seeds_per_prompt + seed_index` shows that prompt from that
+// seed.
 struct JobSpec {
   std::string name;  // "jobs/{job}".
   std::string tenant;
@@ -45,6 +46,8 @@ struct JobSpec {
     const int32_t seed = image % seeds_per_prompt;
     return seeds.empty() ? first_seed + static_cast<uint32_t>(seed) : seeds[seed];
   }
+
+  friend bool operator==(const JobSpec&, const JobSpec&) = default;
 };
 
 }  // namespace turbofleet

@@ -23,6 +23,8 @@
 namespace turbofleet {
 
 inline constexpr int32_t kShardImages = 1'024;
+// So that the last shard of a job also ends at a number of 32 bits.
+inline constexpr int64_t kJobImagesMax = (int64_t{1} << 31) - 2 * kShardImages;
 
 enum class JobState {
   kRunning,
@@ -52,17 +54,17 @@ struct JobRecord {
 
 // A part of a job, claimed by this coordinator.
 struct ClaimedShard {
-  int32_t number = 0;          // From 0; the shard starts at image `number * kShardImages`.
-  int32_t first = 0;           // Its first image.
-  int32_t count = 0;           // kShardImages, or less in the last one.
-  std::vector<int32_t> ended;  // Images that ended under an earlier owner, ascending.
+  int32_t number = 0;            // From 0; the shard starts at image `number * kShardImages`.
+  int32_t first = 0;             // Its first image.
+  int32_t count = 0;             // kShardImages, or less in the last one.
+  std::vector<int32_t> ended{};  // Images that ended under an earlier owner, ascending.
 };
 
 // Images of one shard that have ended.
 struct ShardResults {
   std::string job;  // JobRecord::id.
   int32_t shard = 0;
-  std::vector<ImageResult> results;
+  std::vector<ImageResult> results{};
 };
 
 struct CommitReceipt {
@@ -79,11 +81,11 @@ struct NumberedResult {
 
 // Which jobs, and where a page starts.
 struct JobQuery {
-  std::optional<std::string> tenant;  // Nothing: all of them.
-  std::optional<JobState> state;
-  std::map<std::string, std::string> labels;  // All of these.
+  std::optional<std::string> tenant{};  // Nothing: all of them.
+  std::optional<JobState> state{};
+  std::map<std::string, std::string> labels{};  // All of these.
   // The last job of the page before, newest first.
-  std::optional<std::pair<absl::Time, std::string>> after;  // create_time, id.
+  std::optional<std::pair<absl::Time, std::string>> after{};  // create_time, id.
 };
 
 // What a tenant holds.
@@ -104,15 +106,18 @@ struct TenantUsage {
 // * RESOURCE_EXHAUSTED: the disk is full. UNAVAILABLE: the database is away, or busy for too long. Both pass, and then
 //   the call can be made again.
 // * DATA_LOSS, INTERNAL: the database is broken.
+// After UNAVAILABLE it can be that a change has become durable all the same, as when the connection broke before the
+// answer came. Each method can be repeated: it finds that it is done.
 //
 // Thread-compatible: StoreQueue calls it from one thread.
 class JobStore {
  public:
   virtual ~JobStore() = default;
 
-  // Runs `body`, whose calls of this store become durable together. OK: all that succeeded in it is durable. An error:
-  // none of it has happened. Calls that fail for a reason of their own (NOT_FOUND and so on) do not fail the others.
-  virtual absl::Status Transact(absl::FunctionRef<void()> body) = 0;
+  // Runs `body`, whose calls of this store become durable together. OK: all that succeeded in it is durable. An error,
+  // that of `body` or one of those above: none of it has happened, and `body` may not have run. Calls that fail for a
+  // reason of their own (NOT_FOUND and so on) do not fail the others. REQUIRES: `body` does not call Transact().
+  virtual absl::Status Transact(absl::FunctionRef<absl::Status()> body) = 0;
 
   // ---- Lives of coordinators
 
@@ -131,14 +136,15 @@ class JobStore {
   // Starts a job, which is nobody's to see or work on until Submit(). Of `record` all but the counters counts;
   // spec->prompt_count may still be wrong. ALREADY_EXISTS: the id is taken.
   virtual absl::Status BeginDraft(const JobRecord& record) = 0;
-  // Adds prompts after those that the draft has. NOT_FOUND: no such draft.
+  // Adds prompts after those that the draft has; many at a time, as each call is a row. NOT_FOUND: no such draft.
   virtual absl::Status AppendPrompts(const std::string& id, absl::Span<const std::string> prompts) = 0;
-  // Keeps a start picture for as long as a job uses it. Nothing happens if it is there.
+  // Keeps a start picture for as long as a job or draft names it in its spec. Nothing happens if it is there.
+  // FAILED_PRECONDITION: none does; so the draft comes first.
   virtual absl::Status PutInput(const std::string& sha256, const std::string& content) = 0;
   // Makes the draft a running job with as many prompts as it has been given, and returns it. `fingerprint` stands for
   // all that the client sent: if the tenant has a job with the same request_id and fingerprint, the draft is dropped
   // and that job is returned. ALREADY_EXISTS: the same request_id with another fingerprint; the draft is dropped.
-  // NOT_FOUND: no such draft.
+  // NOT_FOUND: no such draft. FAILED_PRECONDITION: it has no prompts, or more images than can be counted.
   virtual absl::StatusOr<JobRecord> Submit(const std::string& id, const std::string& fingerprint) = 0;
   // Nothing happens if there is none.
   virtual absl::Status DropDraft(const std::string& id) = 0;
@@ -147,11 +153,11 @@ class JobStore {
 
   // NOT_FOUND, of a draft too.
   virtual absl::StatusOr<JobRecord> Find(const std::string& id) = 0;
-  // At most `max` jobs, newest first, then by id. No drafts.
+  // At most `max` jobs, newest first, those of one moment by id. No drafts.
   virtual absl::StatusOr<std::vector<JobRecord>> List(const JobQuery& query, int32_t max) = 0;
   // At most `max` running jobs after `after_id`, by id.
   virtual absl::StatusOr<std::vector<JobRecord>> ListRunning(const std::string& after_id, int32_t max) = 0;
-  // At most `max` jobs whose delete_time has come.
+  // At most `max` jobs whose delete_time has come, the most overdue first.
   virtual absl::StatusOr<std::vector<std::string>> ListDue(absl::Time now, int32_t max) = 0;
   virtual absl::StatusOr<std::map<std::string, TenantUsage>> Usage() = 0;
 
@@ -174,21 +180,31 @@ class JobStore {
   virtual absl::StatusOr<std::vector<ClaimedShard>> Claim(const std::string& id, int32_t max) = 0;
   // Gives claimed shards to whoever claims next. Those that are not ours are left alone.
   virtual absl::Status Unclaim(const std::string& id, absl::Span<const int32_t> shards) = 0;
-  // Ends images. NOT_FOUND: no such running job. FAILED_PRECONDITION: the shard is not ours.
-  virtual absl::StatusOr<CommitReceipt> Commit(const ShardResults& results, absl::Time now) = 0;
+  // Ends images of several shards, as if one after the other, in few round trips. The answers are in the same order:
+  // NOT_FOUND: no such running job. FAILED_PRECONDITION: the shard is not ours. INVALID_ARGUMENT: an image is not in
+  // it. A shard stays ours after its last image.
+  virtual absl::StatusOr<std::vector<absl::StatusOr<CommitReceipt>>> CommitAll(absl::Span<const ShardResults> results,
+                                                                               absl::Time now) = 0;
+  // The same for one.
+  absl::StatusOr<CommitReceipt> Commit(const ShardResults& results, absl::Time now);
 
   // Ends a running job; `state` is kCancelled or kExpired. Its shards are nobody's. A job that has ended is returned as
   // it is. NOT_FOUND.
   virtual absl::StatusOr<JobRecord> End(const std::string& id, JobState state, absl::Time now) = 0;
 
-  // Gives up the results up to `sequence`, and returns the names of the packs that no result needs any more.
+  // Gives up the results up to `sequence`, and returns the names of the packs that no result needs any more, ascending.
+  // A pack holds files of one job; one that is still written to is needed again with the next result in it.
   // NOT_FOUND. OUT_OF_RANGE: above LastSequence(). Nothing happens to what is released already.
   virtual absl::StatusOr<std::vector<std::string>> ReleaseResults(const std::string& id, int64_t sequence) = 0;
-  // The highest sequence up to which all results have an index below `index`. NOT_FOUND.
+  // The highest sequence up to which all results that are not released have an index below `index`. NOT_FOUND.
   virtual absl::StatusOr<int64_t> SequenceBeforeIndex(const std::string& id, int32_t index) = 0;
 
-  // Forgets a job that has ended, and returns the names of all its packs. NOT_FOUND. FAILED_PRECONDITION: it runs.
+  // Forgets a job that has ended, and returns the names of its packs, ascending. NOT_FOUND. FAILED_PRECONDITION: it
+  // runs.
   virtual absl::StatusOr<std::vector<std::string>> Delete(const std::string& id) = 0;
+
+  // To be called when there is nothing else to do: upkeep that can wait.
+  virtual void Idle() {}
 };
 
 }  // namespace turbofleet
