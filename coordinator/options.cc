@@ -50,10 +50,19 @@ void AddListeners(CLI::App& app, CoordinatorOptions* options) {
       ->check(CLI::Validator(address, "", ""))
       ->type_name("HOST:PORT")
       ->capture_default_str();
-  app.add_option("--data-dir", options->data_dir,
-                 "Folder of this coordinator, created and locked so that no other one uses it. "
-                 "This release keeps jobs in memory and nothing in the folder")
+  app.add_option(
+         "--data-dir", options->data_dir,
+         "Folder where durable jobs and their pictures are kept, created if it is not there, and locked so that "
+         "no other coordinator uses it. Without it there are no durable jobs")
       ->type_name("DIR");
+  app.add_option("--spool-dir", options->spool.folder,
+                 "Folder where the pictures of durable jobs are kept instead, such as a larger disk")
+      ->type_name("DIR");
+  app.add_option(
+         "--tenant-metadata", options->tenant_metadata,
+         "Metadata of calls that names their tenant, in lower case. It is believed: only for a coordinator behind "
+         "something that sets it. Without it all calls are of one tenant")
+      ->type_name("KEY");
   app.add_option("--address-file", options->address_file,
                  "Write the addresses that are bound to this file, as grpc=HOST:PORT and http=HOST:PORT, once serving")
       ->type_name("FILE");
@@ -86,6 +95,31 @@ void AddLimits(CLI::App& app, Dispatcher::Options* options) {
               "How often workers report at least", kLimits);
 }
 
+void AddJobLimits(CLI::App& app, CoordinatorOptions* options) {
+  DurableJobs::Options& jobs = options->dispatcher.durable;
+  AddLimit(app, "--images-per-durable-job-max", &options->desk.images_per_job_max, 2'000'000'000,
+           "Images of one durable job");
+  AddLimit(app, "--jobs-running-max", &jobs.jobs_running_max, int64_t{10'000'000}, "Durable jobs that run at a time");
+  AddLimit(app, "--jobs-running-per-tenant-max", &jobs.jobs_running_per_tenant_max, int64_t{10'000'000},
+           "The same, of one tenant");
+  AddLimit(app, "--images-waiting-per-tenant-max", &jobs.images_waiting_per_tenant_max, int64_t{1} << 50,
+           "Images of one tenant's durable jobs that wait");
+  AddLimit(app, "--jobs-open-per-tenant-max", &jobs.jobs_open_per_tenant_max, 100'000,
+           "Durable jobs of one tenant that are worked on side by side");
+  AddLimit(app, "--bytes-retained-max", &jobs.bytes_retained_max, int64_t{1} << 60,
+           "Bytes of pictures that are kept; jobs beyond it wait until some are released or deleted");
+  AddLimit(app, "--bytes-retained-per-tenant-max", &jobs.bytes_retained_per_tenant_max, int64_t{1} << 60,
+           "The same, of one tenant");
+  AddLimit(app, "--bytes-retained-per-job-max", &jobs.bytes_retained_per_job_max, int64_t{1} << 60,
+           "The same, of one job");
+  AddLimit(app, "--bytes-uncommitted-max", &jobs.bytes_uncommitted_max, kBytesMax,
+           "Bytes of pictures that may wait for the disk before workers wait");
+  AddLimit(app, "--disk-free-min", &options->spool.disk_free_min, kBytesMax,
+           "Bytes of the disk that pictures leave free");
+  AddDuration(app, "--retention", &options->desk.retention, absl::ZeroDuration(),
+              "How long a durable job is kept after its end if it does not say", kLimits);
+}
+
 // What no single option can be blamed for.
 std::string Contradiction(const CoordinatorOptions& options) {
   const Dispatcher::Options& dispatcher = options.dispatcher;
@@ -107,6 +141,7 @@ std::optional<int> ParseOptions(int argc, const char* const* argv, CoordinatorOp
   AddTlsFlags(flags.app(), TlsRole::kListener, &options->tls);
   AddLogFlags(flags.app(), &options->log);
   AddLimits(flags.app(), &options->dispatcher);
+  AddJobLimits(flags.app(), options);
   if (const std::optional<int> code = flags.Parse(argc, argv); code.has_value()) return code;
   if (const std::string contradiction = Contradiction(*options); !contradiction.empty()) {
     std::cerr << "turbofleet-coordinator: " << contradiction << "\n";

@@ -21,6 +21,18 @@ absl::Status ShuttingDown(absl::Duration retry_after) {
                         retry_after);
 }
 
+// Hashing is slow enough to be done before a lock is taken.
+std::string InputDigest(const JobRequest& request) {
+  if (request.init_image.empty()) return "";
+  return Sha256Hex(request.init_image.data(), request.init_image.size());
+}
+
+// How long the image had the worker's device.
+absl::Duration DeviceTime(const Picture& picture) {
+  const StageDurations& stages = picture.stages;
+  return stages.text + stages.vae_encode + stages.unet + stages.vae_decode;
+}
+
 // What a client is told of an image whose tries are used up.
 RenderError ErrorOf(const FailedImage& failed) {
   return {.code = absl::StatusCode::kInternal,
@@ -28,6 +40,7 @@ RenderError ErrorOf(const FailedImage& failed) {
           .message = absl::StrCat("gave up after ", failed.attempts, " tries; the last one ended because ",
                                   failed.reason == RetryReason::kWorkerLost    ? "its worker was lost"
                                   : failed.reason == RetryReason::kWorkerStuck ? "its worker was stuck"
+                                  : failed.reason == RetryReason::kPoison      ? "its worker died of it once more"
                                                                                : "its worker gave it back")};
 }
 
@@ -43,31 +56,24 @@ const char* ReasonName(RetryReason reason) {
       return "WORKER_RELEASED";
     case RetryReason::kRenderFailed:
       return "RENDER_FAILED";
+    case RetryReason::kDeviceFailed:
+      return "DEVICE_FAILED";
+    case RetryReason::kPoison:
+      return "IMAGE_POISONOUS";
   }
   return "RENDER_FAILED";
 }
-
-// The sinks to flush. Declared before the lock is taken, so that it does its work after the lock is let go.
-class Dispatcher::Outbox {
- public:
-  ~Outbox() {
-    for (const auto& session : sessions_) session->Flush();
-    for (const auto& watch : watches_) watch->Flush();
-  }
-  WorkerSession& To(const std::shared_ptr<WorkerSession>& session) { return **sessions_.insert(session).first; }
-  JobWatch& To(const std::shared_ptr<JobWatch>& watch) { return **watches_.insert(watch).first; }
-
- private:
-  std::set<std::shared_ptr<WorkerSession>> sessions_;
-  std::set<std::shared_ptr<JobWatch>> watches_;
-};
 
 Dispatcher::Dispatcher(const Options& options, Environment environment)
     : options_(options),
       environment_(std::move(environment)),
       start_time_(environment_.clock->Now()),
       scheduler_(options.scheduler),
-      inputs_(options.input_bytes_max) {}
+      inputs_(options.input_bytes_max) {
+  if (environment_.store == nullptr) return;
+  absl::MutexLock lock(&mu_);
+  durable_ = std::make_unique<DurableJobs>(options.durable, DurableEnvironment());
+}
 
 Dispatcher::~Dispatcher() = default;
 
@@ -121,17 +127,12 @@ absl::Status Dispatcher::CheckServed(const JobSpec& spec) const {
                    "vae: no worker that serves the model and the size has the tiny VAE");
 }
 
-absl::StatusOr<std::shared_ptr<JobSpec>> Dispatcher::Resolve(JobRequest* request) {
-  const int64_t image_count = static_cast<int64_t>(request->prompts.size()) * request->seeds_per_prompt;
-  if (image_count > options_.images_per_job_max) {
-    return InvalidField(request->seeds.empty() ? "count" : "seeds",
-                        absl::StrCat("makes ", image_count, " images with ", request->prompts.size(),
-                                     " prompts; a request may have ", options_.images_per_job_max));
-  }
+absl::StatusOr<std::shared_ptr<JobSpec>> Dispatcher::Resolve(JobRequest* request) const {
   TURBOFLEET_ASSIGN_OR_RETURN(const WorkerIdentity* model, ResolveModel(request->model));
   auto spec = std::make_shared<JobSpec>();
   spec->name = absl::StrCat("jobs/", environment_.new_name());
-  spec->job_class = request->job_class.value_or(JobClass::kInteractive);
+  spec->tenant = request->tenant;
+  spec->job_class = request->job_class;
   spec->prompt_count = static_cast<int32_t>(request->prompts.size());
   spec->prompts = std::move(request->prompts);
   spec->negative_prompt = std::move(request->negative_prompt);
@@ -177,33 +178,40 @@ absl::Status Dispatcher::Admit(JobId id, const std::shared_ptr<const JobSpec>& s
   }
   int64_t prompt_bytes = static_cast<int64_t>(spec->negative_prompt.size());
   for (const std::string& prompt : spec->prompts) prompt_bytes += static_cast<int64_t>(prompt.size());
-  const std::optional<LimitReached> limit = scheduler_.Submit({.id = id,
-                                                               .model_digest = spec->model_digest,
-                                                               .shape = spec->shape,
-                                                               .image_count = spec->ImageCount(),
-                                                               .prompt_bytes = prompt_bytes},
-                                                              now);
-  if (limit.has_value()) {
+  const std::optional<Refusal> refusal = scheduler_.Submit({.id = id,
+                                                            .tenant = spec->tenant,
+                                                            .job_class = spec->job_class,
+                                                            .model_digest = spec->model_digest,
+                                                            .shape = spec->shape,
+                                                            .image_count = spec->ImageCount(),
+                                                            .prompt_bytes = prompt_bytes},
+                                                           now);
+  if (refusal.has_value()) {
     if (!spec->init_image_sha256.empty()) inputs_.Release(spec->init_image_sha256);
-    return QueueFull(limit->name, absl::StrCat("no more than ", limit->max, " at a time"));
+    const auto& limit = std::get<LimitReached>(*refusal);  // Calls have no deadline that the core knows of.
+    return QueueFull(limit.name, absl::StrCat("no more than ", limit.max, " at a time"));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<JobId> Dispatcher::StartJob(JobRequest request, std::shared_ptr<JobWatch> watch) {
-  // Hashing is slow enough to be done before the lock is taken.
-  std::string sha256;
-  if (!request.init_image.empty()) sha256 = Sha256Hex(request.init_image.data(), request.init_image.size());
-
+  const int64_t image_count = static_cast<int64_t>(request.prompts.size()) * request.seeds_per_prompt;
+  if (image_count > options_.images_per_job_max) {
+    return InvalidField(request.seeds.empty() ? "count" : "seeds",
+                        absl::StrCat("makes ", image_count, " images with ", request.prompts.size(),
+                                     " prompts; a request may have ", options_.images_per_job_max));
+  }
+  const std::string sha256 = InputDigest(request);
   Outbox outbox;
   absl::MutexLock lock(&mu_);
   if (draining_) return ShuttingDown(options_.retry_after);
   TURBOFLEET_ASSIGN_OR_RETURN(const std::shared_ptr<JobSpec> spec, Resolve(&request));
-  spec->init_image_sha256 = std::move(sha256);
+  spec->init_image_sha256 = sha256;
   const absl::Time now = environment_.clock->Now();
   const JobId id{last_job_ + 1};
   TURBOFLEET_RETURN_IF_ERROR(Admit(id, spec, std::move(request.init_image), now));
   last_job_ = static_cast<uint64_t>(id);
+  call_images_left_ += spec->ImageCount();
   jobs_[id] = {.spec = spec,
                .watch = watch,
                .started = now,
@@ -247,6 +255,7 @@ void Dispatcher::CloseJob(JobId id) {
   const Job& job = found->second;
   const absl::Time now = environment_.clock->Now();
   bytes_unsent_ -= job.bytes_unsent;
+  call_images_left_ -= job.images_left;
   if (job.images_left > 0) environment_.observer->OnImagesCancelled(*job.spec, job.images_left);
   environment_.logger->Info("job ended", {{"job", job.spec->name},
                                           {"images", job.spec->ImageCount()},
@@ -258,6 +267,95 @@ void Dispatcher::CloseJob(JobId id) {
   jobs_.erase(found);
   Carry(effects, outbox);
   Assign(now, outbox);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Durable jobs
+
+DurableJobs::Environment Dispatcher::DurableEnvironment() {
+  return {.clock = environment_.clock,
+          .logger = environment_.logger,
+          .observer = environment_.observer,
+          .scheduler = &scheduler_,
+          .store = environment_.store,
+          .spool = environment_.spool,
+          .shared = environment_.store_shared,
+          .next_id = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return JobId{++last_job_}; },
+          .hold_input = [this](const std::string& sha256, std::string content)
+                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return inputs_.Hold(sha256, std::move(content)); },
+          .release_input = [this](const std::string& sha256)
+                               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { inputs_.Release(sha256); },
+          .enter = [this](absl::FunctionRef<void(Outbox&)> call) { Enter(call); },
+          .on_fenced = environment_.on_fenced};
+}
+
+void Dispatcher::Enter(absl::FunctionRef<void(Outbox& outbox)> call) {
+  Outbox outbox;
+  absl::MutexLock lock(&mu_);
+  call(outbox);
+  Carry(durable_->TakeEffects(), outbox);
+  Assign(environment_.clock->Now(), outbox);
+}
+
+absl::StatusOr<std::shared_ptr<JobSpec>> Dispatcher::ResolveJob(JobRequest request) const {
+  const std::string sha256 = InputDigest(request);
+  absl::MutexLock lock(&mu_);
+  if (draining_) return ShuttingDown(options_.retry_after);
+  TURBOFLEET_ASSIGN_OR_RETURN(std::shared_ptr<JobSpec> spec, Resolve(&request));
+  spec->init_image_sha256 = sha256;
+  return spec;
+}
+
+absl::Status Dispatcher::CheckQuota(const std::string& tenant, int64_t images) const {
+  absl::MutexLock lock(&mu_);
+  if (draining_) return ShuttingDown(options_.retry_after);
+  return WithRetryAfter(durable_->CheckQuota(tenant, images), options_.retry_after);
+}
+
+void Dispatcher::LoadJobs(const std::vector<JobRecord>& running, const std::map<std::string, TenantUsage>& usage) {
+  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    for (const JobRecord& record : running) durable_->Start(record, outbox);
+    durable_->SetUsage(usage);
+  });
+}
+
+void Dispatcher::JobStarted(const JobRecord& record) {
+  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { durable_->Start(record, outbox); });
+}
+
+void Dispatcher::JobEnded(const JobRecord& record) {
+  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { durable_->Ended(record, outbox); });
+}
+
+void Dispatcher::JobReleased(const JobRecord& record, int64_t bytes) {
+  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { durable_->Released(record, bytes, outbox); });
+}
+
+void Dispatcher::JobDeleted(const JobRecord& record) {
+  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    durable_->Released(record, record.bytes_retained, outbox);
+    durable_->Deleted(record.id, outbox);
+  });
+}
+
+bool Dispatcher::WaitsForRelease(const std::string& id) const {
+  absl::MutexLock lock(&mu_);
+  return durable_->WaitsForRelease(id);
+}
+
+void Dispatcher::Follow(const std::string& id, const std::shared_ptr<JobFollower>& follower) {
+  Outbox outbox;
+  absl::MutexLock lock(&mu_);
+  if (shut_down_) {
+    outbox.To(follower).PostEnd(ShuttingDown(options_.retry_after));
+  } else {
+    durable_->Follow(id, follower);
+  }
+}
+
+void Dispatcher::Unfollow(const std::string& id, const std::shared_ptr<JobFollower>& follower) {
+  absl::MutexLock lock(&mu_);
+  durable_->Unfollow(id, follower);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -279,6 +377,7 @@ void Dispatcher::CountEnded(JobId id, Job& job, int64_t bytes, Outbox& outbox) {
   job.bytes_unsent += bytes;
   bytes_unsent_ += bytes;
   --job.images_left;
+  --call_images_left_;
   if (job.images_left == 0) {
     outbox.To(job.watch).PostEnd(absl::OkStatus());
   } else {
@@ -287,6 +386,7 @@ void Dispatcher::CountEnded(JobId id, Job& job, int64_t bytes, Outbox& outbox) {
 }
 
 bool Dispatcher::EndsNow(ImageId image) {
+  if (IsDurable(image.job)) return durable_->EndsNow(image);
   const auto job = jobs_.find(image.job);
   if (job == jobs_.end() || job->second.ended[image.index]) return false;
   job->second.ended[image.index] = true;
@@ -294,7 +394,6 @@ bool Dispatcher::EndsNow(ImageId image) {
 }
 
 void Dispatcher::FinishImage(ImageId image, SessionId session_id, Delivery delivery, Picture picture, Outbox& outbox) {
-  Job& job = jobs_.find(image.job)->second;
   Session& session = sessions_.find(session_id)->second;
   session.rate.Add(environment_.clock->Now());
   ++session.images_completed;
@@ -305,6 +404,11 @@ void Dispatcher::FinishImage(ImageId image, SessionId session_id, Delivery deliv
                             .worker = session.identity.name,
                             .attempt = delivery.attempt,
                             .queue_wait = delivery.queue_wait};
+  if (IsDurable(image.job)) {
+    durable_->Finish(image, std::move(finished));
+    return;
+  }
+  Job& job = jobs_.find(image.job)->second;
   environment_.observer->OnImageFinished(*job.spec, finished);
   outbox.To(job.watch).PostImage(std::move(finished));
   CountEnded(image.job, job, bytes, outbox);
@@ -312,15 +416,20 @@ void Dispatcher::FinishImage(ImageId image, SessionId session_id, Delivery deliv
 
 void Dispatcher::FailImage(ImageId image, int32_t attempts, RenderError error, Outbox& outbox) {
   if (!EndsNow(image)) return;
-  Job& job = jobs_.find(image.job)->second;
   ++images_failed_;
-  ++job.images_failed;
-  environment_.logger->Warning("image failed", {{"job", job.spec->name},
+  const JobSpec& spec = *SpecOf(image.job);
+  environment_.logger->Warning("image failed", {{"job", spec.name},
                                                 {"index", image.index},
                                                 {"attempts", attempts},
                                                 {"reason", error.reason},
                                                 {"message", error.message}});
   UnfinishedImage failed = {.index = image.index, .error = std::move(error), .attempts = attempts};
+  if (IsDurable(image.job)) {
+    durable_->Fail(image, std::move(failed));
+    return;
+  }
+  Job& job = jobs_.find(image.job)->second;
+  ++job.images_failed;
   environment_.observer->OnImageFailed(*job.spec, failed);
   outbox.To(job.watch).PostFailure(std::move(failed));
   CountEnded(image.job, job, /*bytes=*/0, outbox);
@@ -337,7 +446,9 @@ bool Dispatcher::Deliver(const std::string& token, LeaseId lease, int32_t slot, 
   const absl::Time now = environment_.clock->Now();
   Delivery delivery;
   if (session_id != sessions_by_token_.end()) {
-    delivery = scheduler_.Deliver(session_id->second, lease, slot, kind, now);
+    const absl::Duration device_time = error == nullptr ? DeviceTime(std::get<Picture>(outcome)) : absl::ZeroDuration();
+    delivery = scheduler_.Deliver(session_id->second, lease, slot, kind, device_time, now);
+    Carry(delivery.effects, outbox);
   }
   if (delivery.verdict == Delivery::Verdict::kLate) {
     environment_.observer->OnLateDelivery();
@@ -390,7 +501,8 @@ absl::StatusOr<SessionId> Dispatcher::OpenSession(const WorkerIdentity& identity
   sessions_by_token_[token] = id;
   sessions_by_worker_[identity.name] = id;
   scheduler_.OpenSession(id,
-                         {.model_digest = identity.model_digest,
+                         {.worker = identity.name,
+                          .model_digest = identity.model_digest,
                           .size_max = identity.size_max,
                           .batch_images_max = identity.batch_images_max,
                           .has_tiny_vae = identity.has_tiny_vae},
@@ -487,6 +599,9 @@ void Dispatcher::Carry(const Effects& effects, Outbox& outbox) {
   for (const SessionId id : effects.stuck_sessions) {
     environment_.logger->Error("worker is stuck", {{"worker", sessions_.find(id)->second.identity.name}});
   }
+  for (const SessionId id : effects.quarantined_sessions) {
+    environment_.logger->Error("worker is in quarantine", {{"worker", sessions_.find(id)->second.identity.name}});
+  }
   for (const SessionId id : effects.lost_sessions) {
     CloseSession(
         id, MakeError(absl::StatusCode::kUnavailable, "SESSION_TIMEOUT", "session: no report came in time; dial again"),
@@ -494,14 +609,20 @@ void Dispatcher::Carry(const Effects& effects, Outbox& outbox) {
   }
 }
 
+std::shared_ptr<const JobSpec> Dispatcher::SpecOf(JobId id) const {
+  return IsDurable(id) ? durable_->SpecOf(id) : jobs_.find(id)->second.spec;
+}
+
+ImageToRender Dispatcher::ToRender(ImageId image) const {
+  if (IsDurable(image.job)) return durable_->ToRender(image);
+  const std::shared_ptr<const JobSpec>& spec = jobs_.find(image.job)->second.spec;
+  return {.spec = spec, .index = image.index, .prompt = spec->prompts[spec->PromptIndexOf(image.index)]};
+}
+
 void Dispatcher::Assign(absl::Time now, Outbox& outbox) {
   for (const Lease& lease : scheduler_.Assign(now)) {
     BatchToRender batch = {.lease = lease.id, .shape = lease.shape, .images = {}};
-    for (const ImageId& image : lease.images) {
-      const std::shared_ptr<const JobSpec>& spec = jobs_.find(image.job)->second.spec;
-      batch.images.push_back(
-          {.spec = spec, .index = image.index, .prompt = spec->prompts[spec->PromptIndexOf(image.index)]});
-    }
+    for (const ImageId& image : lease.images) batch.images.push_back(ToRender(image));
     const Session& session = sessions_.find(lease.session)->second;
     environment_.observer->OnBatch(batch);
     environment_.logger->Debug("batch leased", {{"worker", session.identity.name},
@@ -525,6 +646,10 @@ void Dispatcher::Tick() {
   absl::MutexLock lock(&mu_);
   const absl::Time now = environment_.clock->Now();
   Carry(scheduler_.Expire(now), outbox);
+  if (durable_ != nullptr) {
+    durable_->Tick(now);
+    Carry(durable_->TakeEffects(), outbox);
+  }
   BreakStalledClients(now, outbox);
   Assign(now, outbox);
 }
@@ -536,10 +661,17 @@ ClusterState Dispatcher::State() const {
                         .draining = draining_,
                         .load = scheduler_.Load(now),
                         .calls_open = static_cast<int64_t>(jobs_.size()),
+                        .images_unfinished = call_images_left_,
                         .images_completed = images_completed_,
                         .images_failed = images_failed_,
                         .images_queued_max = options_.scheduler.images_queued_max,
                         .workers = {}};
+  if (durable_ != nullptr) {
+    state.jobs_running = durable_->running();
+    state.images_unfinished += durable_->images_waiting();
+    state.bytes_retained = durable_->bytes_retained();
+    state.bytes_uncommitted = durable_->bytes_uncommitted();
+  }
   for (const auto& [name, id] : sessions_by_worker_) {
     const Session& session = sessions_.find(id)->second;
     state.workers.push_back({.identity = session.identity,
@@ -558,6 +690,13 @@ ClusterState Dispatcher::State() const {
 void Dispatcher::BeginDrain() {
   absl::MutexLock lock(&mu_);
   draining_ = true;
+  if (durable_ != nullptr) durable_->Drain();
+}
+
+bool Dispatcher::Idle() const {
+  // With no call open, all that workers have is of durable jobs.
+  return jobs_.empty() &&
+         (durable_ == nullptr || (durable_->Drained() && scheduler_.Load(start_time_).images_leased == 0));
 }
 
 bool Dispatcher::Draining() const {
@@ -576,6 +715,10 @@ void Dispatcher::Shutdown() {
   draining_ = true;
   shut_down_ = true;
   for (const auto& [id, job] : jobs_) outbox.To(job.watch).PostEnd(ShuttingDown(options_.retry_after));
+  if (durable_ != nullptr) {
+    durable_->EndFollowers(ShuttingDown(options_.retry_after), outbox);
+    durable_->UnclaimAll();
+  }
   while (!sessions_.empty()) {
     EndSessionLocked(sessions_.begin()->first, ShuttingDown(options_.retry_after), outbox);
   }

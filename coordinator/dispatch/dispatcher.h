@@ -16,13 +16,17 @@
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/log.h"
+#include "coordinator/dispatch/durable_jobs.h"
 #include "coordinator/dispatch/input_store.h"
 #include "coordinator/dispatch/messages.h"
 #include "coordinator/dispatch/observer.h"
+#include "coordinator/dispatch/outbox.h"
 #include "coordinator/dispatch/rate_meter.h"
 #include "coordinator/dispatch/sinks.h"
+#include "coordinator/dispatch/store_queue.h"
 #include "coordinator/scheduler/scheduler.h"
 #include "coordinator/store/job_spec.h"
+#include "coordinator/store/job_store.h"
 
 namespace turbofleet {
 
@@ -41,7 +45,11 @@ struct ClusterState {
   absl::Time start_time;
   bool draining = false;
   SchedulerLoad load;
-  int64_t calls_open = 0;  // Jobs, and those whose client has not taken its last images yet.
+  int64_t calls_open = 0;         // Until their client has taken its last images.
+  int64_t jobs_running = 0;       // Durable ones.
+  int64_t images_unfinished = 0;  // Of calls and of durable jobs, wherever they are.
+  int64_t bytes_retained = 0;     // Pictures of durable jobs, in the spool.
+  int64_t bytes_uncommitted = 0;  // Pictures on their way there.
   int64_t images_completed = 0;
   int64_t images_failed = 0;
   int64_t images_queued_max = 0;
@@ -56,6 +64,7 @@ class Dispatcher {
  public:
   struct Options {
     Scheduler::Options scheduler{};
+    DurableJobs::Options durable{};
     int32_t images_per_job_max = 10'000;
     int64_t input_bytes_max = int64_t{256} << 20;  // Start pictures of all jobs.
     // A job whose client is behind by this much gets no further leases until half of it is sent. What workers have by
@@ -75,6 +84,12 @@ class Dispatcher {
     Logger* logger = nullptr;
     std::function<std::string()> new_name;  // Unique and not to be guessed.
     std::function<uint32_t()> new_seed;     // Uniform.
+    // For durable jobs; without a store there are none.
+    StoreQueue* store = nullptr;
+    Spool* spool = nullptr;
+    bool store_shared = false;  // JobStore::shared().
+    // The store says that another coordinator has taken over: leave. Called with the dispatcher's lock held.
+    std::function<void()> on_fenced{};
   };
 
   Dispatcher(const Options& options, Environment environment);
@@ -94,6 +109,24 @@ class Dispatcher {
 
   // The call is over, whoever ended it: cancels what is left and forgets the job. Nothing if it is forgotten.
   void CloseJob(JobId job);
+
+  // ---- Durable jobs: what JobDesk needs. REQUIRES: there is a store.
+
+  // A description for a durable job; its prompts are not looked at. Refusals as above, but for those of the queue.
+  absl::StatusOr<std::shared_ptr<JobSpec>> ResolveJob(JobRequest request) const;
+  // RESOURCE_EXHAUSTED: the tenant may not run another job of so many images now.
+  absl::Status CheckQuota(const std::string& tenant, int64_t images) const;
+  // What the store has, before anything else happens.
+  void LoadJobs(const std::vector<JobRecord>& running, const std::map<std::string, TenantUsage>& usage);
+  // What has become durable.
+  void JobStarted(const JobRecord& record);
+  void JobEnded(const JobRecord& record);
+  void JobReleased(const JobRecord& record, int64_t bytes);
+  void JobDeleted(const JobRecord& record);
+  bool WaitsForRelease(const std::string& id) const;
+  // Tells the follower of every change of the job, until Unfollow() or its PostEnd().
+  void Follow(const std::string& id, const std::shared_ptr<JobFollower>& follower);
+  void Unfollow(const std::string& id, const std::shared_ptr<JobFollower>& follower);
 
   // ---- Workers
 
@@ -124,13 +157,13 @@ class Dispatcher {
   // Refuses new jobs from now on; those that run go on.
   void BeginDrain();
   bool Draining() const;
-  // Waits until no call is open; false after `timeout`, in real time.
+  // Waits until no call is open and all that was made of durable jobs is in the store; false after `timeout`, in real
+  // time.
   bool AwaitIdle(absl::Duration timeout) const;
   // Ends everything that is still open with UNAVAILABLE SHUTTING_DOWN and lets nothing in.
   void Shutdown();
 
  private:
-  class Outbox;
   struct Job {
     std::shared_ptr<const JobSpec> spec;
     std::shared_ptr<JobWatch> watch;
@@ -156,11 +189,20 @@ class Dispatcher {
 
   absl::StatusOr<const WorkerIdentity*> ResolveModel(const std::string& model) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckServed(const JobSpec& spec) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::StatusOr<std::shared_ptr<JobSpec>> Resolve(JobRequest* request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<std::shared_ptr<JobSpec>> Resolve(JobRequest* request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Admit(JobId id, const std::shared_ptr<const JobSpec>& spec, std::string init_image, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status QueueFull(const std::string& limit, const std::string& description) const;
 
+  // Runs a call with the lock, and then carries out what follows from it for durable jobs.
+  void Enter(absl::FunctionRef<void(Outbox& outbox)> call);
+  DurableJobs::Environment DurableEnvironment();
+  bool IsDurable(JobId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return durable_ != nullptr && durable_->Owns(id);
+  }
+
+  std::shared_ptr<const JobSpec> SpecOf(JobId id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  ImageToRender ToRender(ImageId image) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Ends an image. False if it had ended before, or its job has.
   bool EndsNow(ImageId image) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FinishImage(ImageId image, SessionId session, Delivery delivery, Picture picture, Outbox& outbox)
@@ -176,7 +218,7 @@ class Dispatcher {
   void CloseSession(SessionId id, const absl::Status& status, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Carry(const Effects& effects, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Assign(absl::Time now, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return jobs_.empty(); }
+  bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   const Environment environment_;
@@ -188,9 +230,11 @@ class Dispatcher {
   uint64_t last_job_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t last_session_ ABSL_GUARDED_BY(mu_) = 0;
   std::map<JobId, Job> jobs_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<DurableJobs> durable_ ABSL_GUARDED_BY(mu_);  // Null without a store.
   std::map<SessionId, Session> sessions_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, SessionId> sessions_by_token_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, SessionId> sessions_by_worker_ ABSL_GUARDED_BY(mu_);
+  int64_t call_images_left_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t bytes_unsent_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t images_completed_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t images_failed_ ABSL_GUARDED_BY(mu_) = 0;

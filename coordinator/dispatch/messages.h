@@ -36,7 +36,8 @@ struct JobRequest {
   bool embed_metadata = true;
   bool tiny_vae = false;
   std::string model;  // Digest or name; empty: the one that there is.
-  std::optional<JobClass> job_class;
+  JobClass job_class = JobClass::kInteractive;
+  std::string tenant;
 };
 
 // Who a worker is. Constant for its session.

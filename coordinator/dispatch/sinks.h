@@ -1,4 +1,4 @@
-// The two kinds of stream that the dispatcher feeds.
+// The streams that the dispatcher feeds.
 //
 // Post...() is called with the dispatcher's lock held, which gives all that a stream is sent one order; it may only put
 // away what it is given. Flush() is called afterwards without the lock, from any thread, and starts the sending.
@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "coordinator/dispatch/messages.h"
+#include "coordinator/store/job_store.h"
 
 namespace turbofleet {
 
@@ -27,7 +28,7 @@ class WorkerSession {
   virtual void Flush() = 0;
 };
 
-// One client's stream. Thread-safe.
+// The stream of one call whose images are for it alone. Thread-safe.
 class JobWatch {
  public:
   virtual ~JobWatch() = default;
@@ -39,6 +40,17 @@ class JobWatch {
   virtual void PostEnd(const absl::Status& status) = 0;
   // Ends a stream that does not move: an end that waits behind a write would wait for ever.
   virtual void PostBreak() = 0;
+  virtual void Flush() = 0;
+};
+
+// A stream that follows a durable job, and reads its results from the store by itself. Thread-safe.
+class JobFollower {
+ public:
+  virtual ~JobFollower() = default;
+  // The job has changed: results up to record.LastSequence() can be read, or it has ended.
+  virtual void PostRecord(const JobRecord& record, bool waits_for_release) = 0;
+  // The last call: the job is deleted, or the coordinator leaves.
+  virtual void PostEnd(const absl::Status& status) = 0;
   virtual void Flush() = 0;
 };
 

@@ -1,78 +1,122 @@
+// Jobs, and the queues in which they stand.
 #include "coordinator/scheduler/scheduler.h"
 
 #include <algorithm>
 #include <cassert>
+#include <limits>
+#include <utility>
 
 namespace turbofleet {
 namespace {
 
-// What an image costs its job in virtual time. A step and the decoding take about equally long per pixel; it only has
-// to be right in proportion.
-uint64_t CostOf(const BatchShape& shape) {
-  return static_cast<uint64_t>(shape.width) * static_cast<uint64_t>(shape.height) *
-         static_cast<uint64_t>(shape.steps - shape.first_step + 1);
-}
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
-int64_t CeilOfDivision(int64_t dividend, int64_t divisor) { return (dividend + divisor - 1) / divisor; }
+size_t Number(JobClass job_class) { return static_cast<size_t>(job_class); }
 
 }  // namespace
 
 Scheduler::Scheduler(const Options& options) : options_(options) {
-  assert(options.attempts_max >= 1 && options.attempts_max <= 255);
+  assert(options.attempts_max >= 1);
+  assert(options.bulk_share_min >= 0.0 && options.bulk_share_min < 1.0);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Jobs
 
-std::optional<LimitReached> Scheduler::Submit(const JobPlacement& placement, absl::Time now) {
-  assert(placement.image_count > 0 && (jobs_.empty() || jobs_.rbegin()->first < placement.id));
-  if (static_cast<int64_t>(jobs_.size()) >= options_.jobs_max) return LimitReached{"jobs_max", options_.jobs_max};
-  if (images_queued_ + placement.image_count > options_.images_queued_max) {
+std::optional<Refusal> Scheduler::Refuse(const JobPlacement& placement) const {
+  if (placement.image_count == 0) return std::nullopt;
+  if (call_jobs_ >= options_.jobs_max) return LimitReached{"jobs_max", options_.jobs_max};
+  if (call_images_queued_ + placement.image_count > options_.images_queued_max) {
     return LimitReached{"images_queued_max", options_.images_queued_max};
   }
-  if (prompt_bytes_ + placement.prompt_bytes > options_.prompt_bytes_max) {
+  if (call_prompt_bytes_ + placement.prompt_bytes > options_.prompt_bytes_max) {
     return LimitReached{"prompt_bytes_max", options_.prompt_bytes_max};
   }
-
-  const auto [lane, is_new] = lanes_.try_emplace(LaneKey{placement.model_digest, placement.shape});
-  if (is_new) {
-    for (const auto& [id, session] : sessions_) lane->second.workers_serving += Serves(session, lane->first);
-  }
-  ++lane->second.jobs;
-  Job& job = jobs_[placement.id];
-  job.lane = lane;
-  job.submitted = now;
-  job.prompt_bytes = placement.prompt_bytes;
-  job.image_count = placement.image_count;
-  job.attempts.resize(placement.image_count);
-  prompt_bytes_ += job.prompt_bytes;
-  images_queued_ += job.image_count;
-  LevelWithOthers(job);
-  EnterLane(placement.id, job);
   return std::nullopt;
 }
 
-Effects Scheduler::Cancel(JobId id) {
-  Effects effects;
+std::optional<Refusal> Scheduler::Submit(const JobPlacement& placement, absl::Time now) {
+  assert(placement.image_count >= 0 && (jobs_.empty() || jobs_.rbegin()->first < placement.id));
+  if (std::optional<Refusal> refusal = Refuse(placement); refusal.has_value()) return refusal;
+
+  Pool& pool = PoolOf(placement.model_digest);
+  Job& job = jobs_[placement.id];
+  job.id = placement.id;
+  job.job_class = placement.job_class;
+  job.lane = &pool.lanes[placement.shape];
+  job.lane->pool = &pool;
+  job.lane->shape = placement.shape;
+  ++job.lane->jobs;
+  job.tenant = &TenantOf(pool, placement);
+  job.prompt_bytes = placement.prompt_bytes;
+  prompt_bytes_ += job.prompt_bytes;
+  job.deadline = placement.deadline;
+  if (job.deadline != absl::InfiniteFuture()) deadlines_.emplace(job.deadline, job.id);
+  job.open_ended = placement.image_count == 0;
+  if (job.open_ended) return std::nullopt;
+  ++call_jobs_;
+  call_prompt_bytes_ += job.prompt_bytes;
+  job.images_left = placement.image_count;
+  job.fresh.Add(0, placement.image_count, now);
+  Refile(job);
+  return std::nullopt;
+}
+
+void Scheduler::AddImages(JobId id, int32_t first, int32_t count, absl::Span<const int32_t> skip, absl::Time now) {
+  assert(first >= 0 && count > 0 && first <= std::numeric_limits<int32_t>::max() - count);
   const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return effects;
+  if (found == jobs_.end()) return;
   Job& job = found->second;
-  LeaveLane(id, job);
-  images_queued_ -= job.Queued();
-  while (!job.leases.empty()) {
-    const auto lease = leases_.find(job.leases.begin()->first);
-    Abandonment abandonment = {.session = lease->second.session, .lease = lease->first, .slots = {}};
-    const bool whole = lease->second.open_count == job.leases.begin()->second;
-    for (int32_t slot = 0, left = job.leases.begin()->second; left > 0; ++slot) {
-      if (!lease->second.open[slot] || lease->second.images[slot].job != id) continue;
-      if (!whole) abandonment.slots.push_back(slot);
-      --left;
-      // With the last slot the lease is gone.
-      CloseSlot(lease, slot);
-    }
-    effects.abandoned.push_back(std::move(abandonment));
+  assert(job.open_ended);
+  const int32_t end = first + count;
+  for (const int32_t index : skip) {
+    if (index < first || index >= end) continue;
+    if (index > first) job.fresh.Add(first, index - first, now);
+    first = index + 1;
   }
-  ForgetJob(found);
+  if (first < end) job.fresh.Add(first, end - first, now);
+  Refile(job);
+}
+
+Effects Scheduler::DropImages(JobId id, int32_t first, int32_t count) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) return {};
+  assert(found->second.open_ended);
+  return Abandon(found->second, first, first + count);
+}
+
+Effects Scheduler::Cancel(JobId id) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) return {};
+  Effects effects = Abandon(found->second, 0, std::numeric_limits<int32_t>::max());
+  ForgetJob(found->second);
+  return effects;
+}
+
+Effects Scheduler::Abandon(Job& job, int32_t first, int32_t end) {
+  job.fresh.Remove(first, end - first);
+  job.returned.erase(job.returned.lower_bound(first), job.returned.lower_bound(end));
+  job.tried.erase(job.tried.lower_bound(first), job.tried.lower_bound(end));
+  Effects effects;
+  const std::map<LeaseId, int32_t> leases = job.leases;
+  for (const auto& [id, count] : leases) {
+    const auto lease = leases_.find(id);
+    const auto& slots = lease->second.slots;
+    Abandonment abandonment = {.session = lease->second.session->id, .lease = id, .slots = {}};
+    for (size_t slot = 0; slot < slots.size(); ++slot) {
+      const bool wanted = slots[slot].image.index < first || slots[slot].image.index >= end;
+      if (slots[slot].open && slots[slot].job == &job && !wanted) {
+        abandonment.slots.push_back(static_cast<int32_t>(slot));
+      }
+    }
+    if (abandonment.slots.empty()) continue;
+    const std::vector<int32_t> dropped = abandonment.slots;
+    if (static_cast<int32_t>(dropped.size()) == lease->second.open_count) abandonment.slots.clear();
+    effects.abandoned.push_back(std::move(abandonment));
+    // With the last slot the lease is gone.
+    for (const int32_t slot : dropped) CloseSlot(lease, slot);
+  }
+  Refile(job);
   return effects;
 }
 
@@ -80,371 +124,193 @@ void Scheduler::SetPaused(JobId id, bool paused) {
   const auto found = jobs_.find(id);
   if (found == jobs_.end() || found->second.paused == paused) return;
   found->second.paused = paused;
-  if (paused) {
-    LeaveLane(id, found->second);
-  } else {
-    LevelWithOthers(found->second);
-    EnterLane(id, found->second);
+  Refile(found->second);
+}
+
+int64_t Scheduler::Queued(JobId id) const {
+  const auto found = jobs_.find(id);
+  return found == jobs_.end() ? 0 : found->second.Queued();
+}
+
+int64_t Scheduler::Leased(JobId id) const {
+  const auto found = jobs_.find(id);
+  return found == jobs_.end() ? 0 : found->second.images_leased;
+}
+
+void Scheduler::ForgetJob(Job& job) {
+  const JobId id = job.id;
+  assert(job.leases.empty());
+  job.fresh = {};
+  job.returned.clear();
+  Refile(job);
+  deadlines_.erase({job.deadline, id});
+  prompt_bytes_ -= job.prompt_bytes;
+  if (!job.open_ended) {
+    --call_jobs_;
+    call_prompt_bytes_ -= job.prompt_bytes;
   }
-}
-
-void Scheduler::LevelWithOthers(Job& job) {
-  // Those it competes with may lag behind the rest of the model's jobs, if few workers serve their shape.
-  const Lane& lane = job.lane->second;
-  const uint64_t level = lane.turns.empty() ? virtual_times_[job.lane->first.model_digest] : lane.turns.begin()->first;
-  job.virtual_time = std::max(job.virtual_time, level);
-}
-
-void Scheduler::EnterLane(JobId id, Job& job) {
-  if (job.waiting || job.paused || job.Queued() == 0) return;
-  job.waiting = true;
-  Lane& lane = job.lane->second;
-  if (job.next_fresh < job.image_count) lane.turns.emplace(job.virtual_time, id);
-  if (!job.returned.empty()) lane.returns.insert(id);
-  lane.images_queued += job.Queued();
-}
-
-void Scheduler::LeaveLane(JobId id, Job& job) {
-  if (!job.waiting) return;
-  job.waiting = false;
-  Lane& lane = job.lane->second;
-  lane.turns.erase({job.virtual_time, id});
-  lane.returns.erase(id);
-  lane.images_queued -= job.Queued();
-}
-
-void Scheduler::ForgetJob(JobMap::iterator job) {
-  prompt_bytes_ -= job->second.prompt_bytes;
-  const LaneMap::iterator lane = job->second.lane;
-  jobs_.erase(job);
-  if (--lane->second.jobs > 0) return;
-  const std::string model_digest = lane->first.model_digest;
-  lanes_.erase(lane);
-  const auto other = lanes_.lower_bound(LaneKey{model_digest, {}});
-  if (other == lanes_.end() || other->first.model_digest != model_digest) virtual_times_.erase(model_digest);
-}
-
-void Scheduler::EndImage(ImageId image) {
-  const auto found = jobs_.find(image.job);
-  Job& job = found->second;
-  job.avoid.erase(image.index);
-  if (++job.ended == job.image_count) ForgetJob(found);
+  Pool& pool = *job.lane->pool;
+  if (--job.lane->jobs == 0) pool.lanes.erase(job.lane->shape);
+  ForgetTenantIfUnused(job, pool);
+  jobs_.erase(id);
+  ForgetPoolIfUnused(pool);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Sessions
+// Pools and tenants
 
-bool Scheduler::Serves(const Session& session, const LaneKey& lane) {
-  const WorkerCapacity& capacity = session.capacity;
-  return !session.draining && !session.stuck && capacity.model_digest == lane.model_digest &&
-         std::max(lane.shape.width, lane.shape.height) <= capacity.size_max &&
-         (capacity.has_tiny_vae || !lane.shape.tiny_vae);
+Scheduler::Pool& Scheduler::PoolOf(const std::string& model_digest) {
+  Pool& pool = pools_[model_digest];
+  pool.model_digest = model_digest;
+  return pool;
 }
 
-void Scheduler::RecountServing() {
-  for (auto& [key, lane] : lanes_) {
-    lane.workers_serving = 0;
-    for (const auto& [id, session] : sessions_) lane.workers_serving += Serves(session, key);
+void Scheduler::ForgetPoolIfUnused(Pool& pool) {
+  if (pool.lanes.empty() && pool.groups.empty()) pools_.erase(std::string(pool.model_digest));
+}
+
+Scheduler::Tenant& Scheduler::TenantOf(Pool& pool, const JobPlacement& placement) {
+  assert(placement.tenant_weight >= 1);
+  books::ClassShare& share = pool.classes[Number(placement.job_class)];
+  const auto [found, is_new] = share.tenants.try_emplace(placement.tenant);
+  Tenant& tenant = found->second;
+  if (is_new) {
+    tenant.name = placement.tenant;
+    tenant.number = ++last_tenant_;
+  }
+  share.debtors.erase({tenant.virtual_time, tenant.name});
+  tenant.weight = placement.tenant_weight;
+  ++tenant.jobs;
+  return tenant;
+}
+
+void Scheduler::ForgetTenantIfUnused(Job& job, Pool& pool) {
+  Tenant& tenant = *job.tenant;
+  books::ClassShare& share = pool.classes[Number(job.job_class)];
+  // What a tenant without jobs owes is remembered until the others have had as much.
+  if (--tenant.jobs == 0) share.debtors.emplace(tenant.virtual_time, tenant.name);
+  while (!share.debtors.empty() && share.debtors.begin()->first <= share.clock.now()) {
+    share.tenants.erase(share.debtors.begin()->second);
+    share.debtors.erase(share.debtors.begin());
   }
 }
 
-void Scheduler::Reindex(SessionId id, Session& session) {
-  if (session.ready.has_value()) ready_.erase(*session.ready);
-  session.ready.reset();
-  const bool takes_more = session.batches_sent < session.batches_taken_max &&
-                          static_cast<int64_t>(session.leases.size()) < options_.batches_held_max;
-  if (takes_more && !session.draining && !session.stuck) {
-    session.ready = ReadyKey(session.leases.size(), session.images_leased, session.last_lease_sent, id);
-    ready_.insert(*session.ready);
+void Scheduler::MoveTenant(Tenant& tenant, JobClass job_class, int64_t virtual_time) {
+  for (Lane* const lane : tenant.lanes) {
+    books::TenantQueues& queues = lane->queues[Number(job_class)];
+    auto node = queues.extract({tenant.virtual_time, tenant.number});
+    node.key().first = virtual_time;
+    queues.insert(std::move(node));
   }
-
-  expiries_.erase({session.expiry, id});
-  session.expiry = session.last_report + options_.session_timeout;
-  if (!session.leases.empty()) {
-    session.expiry = std::min(session.expiry, session.last_progress + options_.stuck_timeout);
-  }
-  expiries_.emplace(session.expiry, id);
-}
-
-void Scheduler::OpenSession(SessionId id, const WorkerCapacity& capacity, absl::Time now) {
-  assert(!sessions_.contains(id));
-  Session& session = sessions_[id];
-  session.capacity = capacity;
-  session.last_report = now;
-  session.last_progress = now;
-  Reindex(id, session);
-  RecountServing();
-}
-
-Effects Scheduler::EndSession(SessionId id, absl::Time /*now*/) {
-  Effects effects;
-  const auto found = sessions_.find(id);
-  if (found == sessions_.end()) return effects;
-  ReturnAllLeases(found->second, RetryReason::kWorkerLost, &effects);
-  if (found->second.ready.has_value()) ready_.erase(*found->second.ready);
-  expiries_.erase({found->second.expiry, id});
-  sessions_.erase(found);
-  RecountServing();
-  return effects;
-}
-
-absl::Status Scheduler::Report(SessionId id, const WorkerReport& report, absl::Time now, Effects* effects) {
-  const auto found = sessions_.find(id);
-  if (found == sessions_.end()) return absl::NotFoundError("session: has ended");
-  Session& session = found->second;
-  if (report.batches_taken_max < 0) return absl::InvalidArgumentError("report.batches_taken_max: is negative");
-  if (report.last_lease_received > session.last_lease_sent) {
-    return absl::InvalidArgumentError("report.last_lease_received: was not sent in this session");
-  }
-  const std::set<LeaseId> listed(report.leases.begin(), report.leases.end());
-  if (!listed.empty() && *listed.rbegin() > report.last_lease_received) {
-    return absl::InvalidArgumentError("report.leases: has one above last_lease_received");
-  }
-
-  session.last_report = now;
-  session.batches_taken_max = std::max(session.batches_taken_max, report.batches_taken_max);
-  const bool served_before = !session.draining && !session.stuck;
-  session.draining = report.draining;
-  if (report.progress != session.progress) {
-    session.progress = report.progress;
-    session.last_progress = now;
-    session.stuck = false;
-  }
-  std::vector<LeaseId> released;
-  for (const LeaseId lease : session.leases) {
-    if (lease <= report.last_lease_received && !listed.contains(lease)) released.push_back(lease);
-  }
-  // Last first, because each goes to the front of the queue.
-  for (auto lease = released.rbegin(); lease != released.rend(); ++lease) {
-    ReturnLease(leases_.find(*lease), RetryReason::kReleased, /*charged=*/!report.draining, effects);
-  }
-  Reindex(id, session);
-  if (served_before != (!session.draining && !session.stuck)) RecountServing();
-  return absl::OkStatus();
-}
-
-Effects Scheduler::Expire(absl::Time now) {
-  Effects effects;
-  while (!expiries_.empty() && expiries_.begin()->first <= now) {
-    const SessionId id = expiries_.begin()->second;
-    Session& session = sessions_.find(id)->second;
-    if (session.last_report + options_.session_timeout <= now) {
-      Effects ended = EndSession(id, now);
-      effects.lost_sessions.push_back(id);
-      effects.failed.insert(effects.failed.end(), ended.failed.begin(), ended.failed.end());
-      effects.requeued.insert(effects.requeued.end(), ended.requeued.begin(), ended.requeued.end());
-      continue;
-    }
-    session.stuck = true;
-    effects.stuck_sessions.push_back(id);
-    for (const LeaseId lease : session.leases) {
-      effects.abandoned.push_back({.session = id, .lease = lease, .slots = {}});
-    }
-    ReturnAllLeases(session, RetryReason::kWorkerStuck, &effects);
-    Reindex(id, session);
-    RecountServing();
-  }
-  return effects;
-}
-
-absl::Time Scheduler::NextExpiry() const {
-  return expiries_.empty() ? absl::InfiniteFuture() : expiries_.begin()->first;
+  tenant.virtual_time = virtual_time;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Leases
+// Shares
 
-Delivery Scheduler::Deliver(SessionId session_id, LeaseId lease_id, int32_t slot, Outcome outcome, absl::Time now) {
-  const auto lease = leases_.find(lease_id);
-  if (lease == leases_.end() || lease->second.session != session_id || slot < 0 ||
-      slot >= static_cast<int32_t>(lease->second.images.size()) || !lease->second.open[slot]) {
-    return {};
+double Scheduler::WeightOf(const Pool& pool, JobClass job_class) const {
+  const double weight = options_.class_weights[Number(job_class)];
+  if (job_class != JobClass::kBulk) return weight;
+  double others = 0.0;
+  for (const JobClass other : {JobClass::kInteractive, JobClass::kNormal}) {
+    if (pool.classes[Number(other)].images_queued > 0) others += options_.class_weights[Number(other)];
   }
-  const ImageId image = lease->second.images[slot];
-  Job& job = jobs_.find(image.job)->second;
-  Delivery delivery = {.verdict = Delivery::Verdict::kFinished,
-                       .image = image,
-                       .attempt = job.attempts[image.index],
-                       .queue_wait = lease->second.leased_at - job.submitted};
-  sessions_.find(session_id)->second.last_progress = now;
-  CloseSlot(lease, slot);
-  if (outcome == Outcome::kFailed && delivery.attempt < options_.attempts_max) {
-    delivery.verdict = Delivery::Verdict::kRetried;
-    job.avoid[image.index] = session_id;
-    RequeueImage(image);
-  } else {
-    EndImage(image);
-  }
-  return delivery;
+  return std::max(weight, others * options_.bulk_share_min / (1.0 - options_.bulk_share_min));
 }
 
-void Scheduler::CloseSlot(LeaseMap::iterator lease, int32_t slot) {
-  const LeaseId id = lease->first;
-  HeldLease& held = lease->second;
-  const SessionId session_id = held.session;
-  Session& session = sessions_.find(session_id)->second;
-  Job& job = jobs_.find(held.images[slot].job)->second;
-  Lane& lane = job.lane->second;
-
-  held.open[slot] = false;
-  --images_leased_;
-  --session.images_leased;
-  --lane.images_leased;
-  const auto by_session = lane.images_leased_by.find(session_id);
-  if (--by_session->second == 0) lane.images_leased_by.erase(by_session);
-  const auto of_job = job.leases.find(id);
-  if (--of_job->second == 0) job.leases.erase(of_job);
-  if (--held.open_count == 0) {
-    session.leases.erase(id);
-    leases_.erase(lease);
-  }
-  Reindex(session_id, session);
+void Scheduler::ChargeShares(const Job& job, int64_t cost) {
+  Pool& pool = *job.lane->pool;
+  books::ClassShare& share = pool.classes[Number(job.job_class)];
+  share.virtual_time = pool.clock.Serve(share.virtual_time, cost, WeightOf(pool, job.job_class));
+  MoveTenant(*job.tenant, job.job_class, share.clock.Serve(job.tenant->virtual_time, cost, job.tenant->weight));
 }
 
-void Scheduler::RequeueImage(ImageId image) {
-  Job& job = jobs_.find(image.job)->second;
-  LeaveLane(image.job, job);
-  job.returned.push_front(image.index);
-  ++images_queued_;
-  EnterLane(image.job, job);
-}
-
-void Scheduler::ReturnLease(LeaseMap::iterator lease, RetryReason reason, bool charged, Effects* effects) {
-  Requeue requeue = {.reason = reason, .images = 0};
-  // Last first, because each goes to the front of the queue. With its last open slot the lease is gone.
-  const HeldLease held = lease->second;
-  for (int32_t slot = static_cast<int32_t>(held.images.size()) - 1; slot >= 0; --slot) {
-    if (!held.open[slot]) continue;
-    const ImageId image = held.images[slot];
-    uint8_t& attempts = jobs_.find(image.job)->second.attempts[image.index];
-    CloseSlot(lease, slot);
-    if (!charged) --attempts;
-    if (attempts < options_.attempts_max) {
-      RequeueImage(image);
-      ++requeue.images;
-    } else {
-      effects->failed.push_back({.image = image, .attempts = attempts, .reason = reason});
-      EndImage(image);
-    }
-  }
-  if (requeue.images > 0) effects->requeued.push_back(requeue);
-}
-
-void Scheduler::ReturnAllLeases(Session& session, RetryReason reason, Effects* effects) {
-  while (!session.leases.empty()) {
-    const bool on_device = session.leases.size() == 1;
-    ReturnLease(leases_.find(*session.leases.rbegin()), reason, /*charged=*/on_device, effects);
-  }
+void Scheduler::Correct(Job& job, int64_t difference) {
+  if (difference == 0) return;
+  Pool& pool = *job.lane->pool;
+  Tenant& tenant = *job.tenant;
+  pool.classes[Number(job.job_class)].virtual_time += FairClock::Scaled(difference, WeightOf(pool, job.job_class));
+  MoveTenant(tenant, job.job_class, tenant.virtual_time + FairClock::Scaled(difference, tenant.weight));
+  job.virtual_time += difference;
+  Refile(job);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Assignment
+// Queues
 
-std::optional<Scheduler::Candidate> Scheduler::PeekLane(const Lane& lane, SessionId session) const {
-  for (const JobId id : lane.returns) {
-    const Job& job = jobs_.find(id)->second;
-    const int32_t index = job.returned.front();
-    const auto avoid = job.avoid.find(index);
-    const bool avoided = avoid != job.avoid.end() && avoid->second == session && lane.workers_serving > 1;
-    if (!avoided) return Candidate{.fresh = false, .virtual_time = 0, .image = {id, index}};
+void Scheduler::Recount(Job& job, bool active) {
+  const int64_t queued = job.Queued();
+  const int64_t change = queued - job.counted;
+  job.counted = queued;
+  images_queued_ += change;
+  if (!job.open_ended) call_images_queued_ += change;
+  class_images_queued_[Number(job.job_class)] += change;
+
+  books::ClassShare& share = job.lane->pool->classes[Number(job.job_class)];
+  const int64_t in_lane = active ? queued : 0;
+  if (share.images_queued == 0 && in_lane > 0) {
+    share.virtual_time = job.lane->pool->clock.Level(share.virtual_time, kNever);
   }
-  if (lane.turns.empty()) return std::nullopt;
-  const auto& [virtual_time, id] = *lane.turns.begin();
-  return Candidate{.fresh = true, .virtual_time = virtual_time, .image = {id, jobs_.find(id)->second.next_fresh}};
-}
+  share.images_queued += in_lane - job.lane_counted;
+  job.lane->images_queued[Number(job.job_class)] += in_lane - job.lane_counted;
+  job.lane_counted = in_lane;
 
-Scheduler::LaneMap::iterator Scheduler::PickLane(SessionId id, const Session& session) {
-  auto best = lanes_.end();
-  std::optional<Candidate> best_candidate;
-  const LaneKey first = {.model_digest = session.capacity.model_digest, .shape = {}};
-  for (auto lane = lanes_.lower_bound(first);
-       lane != lanes_.end() && lane->first.model_digest == session.capacity.model_digest; ++lane) {
-    if (!Serves(session, lane->first)) continue;
-    const std::optional<Candidate> candidate = PeekLane(lane->second, id);
-    if (!candidate.has_value() || (best_candidate.has_value() && *best_candidate < *candidate)) continue;
-    best = lane;
-    best_candidate = candidate;
+  std::optional<absl::Time> oldest;
+  if (!job.fresh.empty()) oldest = job.fresh.first().since;
+  if (!job.returned.empty()) {
+    const absl::Time since = job.tried.find(*job.returned.begin())->second.queued_at;
+    oldest = oldest.has_value() ? std::min(*oldest, since) : since;
   }
-  return best;
+  if (oldest == job.oldest) return;
+  auto& ages = ages_[Number(job.job_class)];
+  if (job.oldest.has_value()) ages.erase({*job.oldest, job.id});
+  if (oldest.has_value()) ages.emplace(*oldest, job.id);
+  job.oldest = oldest;
 }
 
-void Scheduler::TakeImage(const Candidate& candidate) {
-  const ImageId image = candidate.image;
-  Job& job = jobs_.find(image.job)->second;
-  LeaveLane(image.job, job);
-  if (candidate.fresh) {
-    uint64_t& virtual_time = virtual_times_[job.lane->first.model_digest];
-    virtual_time = std::max(virtual_time, job.virtual_time);
-    job.virtual_time += CostOf(job.lane->first.shape);
-    ++job.next_fresh;
-  } else {
-    job.returned.pop_front();
+void Scheduler::Refile(Job& job) {
+  const bool active = !job.paused && !job.expired;
+  Recount(job, active);
+  const bool wants_turn = active && !job.fresh.empty();
+  const bool wants_return = active && !job.returned.empty();
+  const bool stood = std::exchange(job.stands, wants_turn || wants_return);
+  if (!stood && !job.stands) return;
+
+  Tenant& tenant = *job.tenant;
+  books::TenantQueues& queues = job.lane->queues[Number(job.job_class)];
+  if (tenant.lanes.empty()) {
+    // Those it competes with may lag behind the rest, if few workers serve their shape.
+    const FairClock& clock = job.lane->pool->classes[Number(job.job_class)].clock;
+    tenant.virtual_time = clock.Level(tenant.virtual_time, queues.empty() ? kNever : queues.begin()->first.first);
   }
-  --images_queued_;
-  ++images_leased_;
-  ++job.lane->second.images_leased;
-  ++job.attempts[image.index];
-  EnterLane(image.job, job);
-}
-
-std::vector<ImageId> Scheduler::CutBatch(SessionId id, const Session& session, const Lane& lane) {
-  // An equal part of all that is not finished, less what the worker has of it: the last images of a job end on all
-  // workers at about the same time.
-  const auto held = lane.images_leased_by.find(id);
-  const int64_t share = CeilOfDivision(lane.images_queued + lane.images_leased, std::max(1, lane.workers_serving)) -
-                        (held == lane.images_leased_by.end() ? 0 : held->second);
-  const int64_t images_max = std::clamp<int64_t>(share, 1, session.capacity.batch_images_max);
-
-  std::vector<ImageId> images;
-  while (static_cast<int64_t>(images.size()) < images_max) {
-    const std::optional<Candidate> next = PeekLane(lane, id);
-    if (!next.has_value()) break;
-    const int32_t attempts = jobs_.find(next->image.job)->second.attempts[next->image.index];
-    const bool alone = attempts > 0 && attempts == options_.attempts_max - 1;
-    if (alone && !images.empty()) break;
-    TakeImage(*next);
-    images.push_back(next->image);
-    if (alone) break;
+  const auto [found, is_new] = queues.try_emplace({tenant.virtual_time, tenant.number});
+  books::TenantQueue& queue = found->second;
+  if (is_new) {
+    queue.tenant = &tenant;
+    tenant.lanes.push_back(job.lane);
   }
-  return images;
-}
-
-std::optional<Lease> Scheduler::AssignTo(SessionId id, Session& session, absl::Time now) {
-  const LaneMap::iterator lane = PickLane(id, session);
-  if (lane == lanes_.end()) return std::nullopt;
-  std::vector<ImageId> images = CutBatch(id, session, lane->second);
-  last_lease_ = static_cast<LeaseId>(static_cast<uint64_t>(last_lease_) + 1);
-  const auto count = static_cast<int32_t>(images.size());
-  for (const ImageId& image : images) ++jobs_.find(image.job)->second.leases[last_lease_];
-  lane->second.images_leased_by[id] += count;
-  leases_[last_lease_] = {.session = id,
-                          .leased_at = now,
-                          .images = images,
-                          .open = std::vector<bool>(images.size(), true),
-                          .open_count = count};
-  if (session.leases.empty()) session.last_progress = now;
-  session.leases.insert(last_lease_);
-  session.images_leased += count;
-  session.last_lease_sent = last_lease_;
-  ++session.batches_sent;
-  Reindex(id, session);
-  return Lease{.id = last_lease_, .session = id, .shape = lane->first.shape, .images = std::move(images)};
-}
-
-std::vector<Lease> Scheduler::Assign(absl::Time now) {
-  std::vector<Lease> leases;
-  auto next = ready_.begin();
-  while (next != ready_.end() && images_queued_ > 0) {
-    // A session that gets a lease comes up again further on, behind those that have less; one that gets nothing now
-    // would get nothing later either.
-    const ReadyKey key = *next;
-    const SessionId id = std::get<SessionId>(key);
-    std::optional<Lease> lease = AssignTo(id, sessions_.find(id)->second, now);
-    if (lease.has_value()) leases.push_back(*std::move(lease));
-    next = ready_.upper_bound(key);
+  if (!stood) {
+    const int64_t laggard = queue.turns.empty() ? kNever : queue.turns.begin()->first.first;
+    job.virtual_time = tenant.clock.Level(job.virtual_time, laggard);
   }
-  return leases;
+  if (job.turn.has_value() && (!wants_turn || *job.turn != job.virtual_time)) {
+    queue.turns.erase({*job.turn, job.id});
+    job.turn.reset();
+  }
+  if (wants_turn && !job.turn.has_value()) {
+    queue.turns.emplace(std::pair(job.virtual_time, job.id), &job);
+    job.turn = job.virtual_time;
+  }
+  if (wants_return) queue.returns.emplace(job.id, &job);
+  if (!wants_return && job.in_returns) queue.returns.erase(job.id);
+  job.in_returns = wants_return;
+  if (!queue.turns.empty() || !queue.returns.empty()) return;
+  queues.erase(found);
+  std::erase(tenant.lanes, job.lane);
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Load
 
 SchedulerLoad Scheduler::Load(absl::Time now) const {
   SchedulerLoad load = {.jobs = static_cast<int64_t>(jobs_.size()),
@@ -452,8 +318,10 @@ SchedulerLoad Scheduler::Load(absl::Time now) const {
                         .images_leased = images_leased_,
                         .prompt_bytes = prompt_bytes_,
                         .oldest_queued_age = absl::ZeroDuration()};
-  for (const auto& [id, job] : jobs_) {
-    if (job.Queued() > 0) load.oldest_queued_age = std::max(load.oldest_queued_age, now - job.submitted);
+  for (size_t i = 0; i < kJobClasses; ++i) {
+    load.classes[i].images_queued = class_images_queued_[i];
+    if (!ages_[i].empty()) load.classes[i].oldest_queued_age = now - ages_[i].begin()->first;
+    load.oldest_queued_age = std::max(load.oldest_queued_age, load.classes[i].oldest_queued_age);
   }
   return load;
 }
@@ -461,8 +329,12 @@ SchedulerLoad Scheduler::Load(absl::Time now) const {
 std::optional<SessionLoad> Scheduler::LoadOf(SessionId id) const {
   const auto found = sessions_.find(id);
   if (found == sessions_.end()) return std::nullopt;
-  return SessionLoad{
-      .images_leased = found->second.images_leased, .draining = found->second.draining, .stuck = found->second.stuck};
+  const Session& session = found->second;
+  return SessionLoad{.images_leased = session.images_leased,
+                     .draining = session.draining,
+                     .stuck = session.stuck,
+                     .quarantined = session.quarantined_until.has_value(),
+                     .speed = static_cast<double>(session.speed.units()) / WorkerSpeed::kUnit};
 }
 
 }  // namespace turbofleet

@@ -19,8 +19,15 @@ namespace {
 
 class CoordinatorServerImpl : public CoordinatorServer {
  public:
-  CoordinatorServerImpl(Dispatcher* dispatcher, RpcObserver* observer)
-      : images_(dispatcher, observer), cluster_(dispatcher, observer), workers_(dispatcher, observer) {}
+  CoordinatorServerImpl(const std::string& tenant_metadata, const Parts& parts)
+      : tenants_(tenant_metadata),
+        images_({.dispatcher = parts.dispatcher,
+                 .desk = parts.desk,
+                 .reader = parts.reader,
+                 .observer = parts.observer,
+                 .tenants = &tenants_}),
+        cluster_(parts.dispatcher, parts.observer),
+        workers_(parts.dispatcher, parts.observer) {}
 
   ~CoordinatorServerImpl() override { Shutdown(absl::ZeroDuration()); }
 
@@ -65,6 +72,7 @@ class CoordinatorServerImpl : public CoordinatorServer {
     health->SetServingStatus(serving);
   }
 
+  const Tenants tenants_;
   ImageServiceImpl images_;
   ClusterServiceImpl cluster_;
   WorkerServiceImpl workers_;
@@ -77,9 +85,8 @@ class CoordinatorServerImpl : public CoordinatorServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(const Options& options,
-                                                                            Dispatcher* dispatcher,
-                                                                            RpcObserver* observer) {
-  auto server = std::make_unique<CoordinatorServerImpl>(dispatcher, observer);
+                                                                            const Parts& parts) {
+  auto server = std::make_unique<CoordinatorServerImpl>(options.tenant_metadata, parts);
   if (const absl::Status status = server->Listen(options); !status.ok()) return status;
   return server;
 }

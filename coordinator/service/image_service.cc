@@ -1,6 +1,7 @@
 #include "coordinator/service/image_service.h"
 
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/errors.h"
+#include "common/status.h"
 #include "coordinator/service/stream_writer.h"
 #include "coordinator/service/translate.h"
 #include "coordinator/service/validate.h"
@@ -34,10 +36,20 @@ class GenerateImagesWatch : public JobWatch {
       id_ = id;
       spec_ = std::move(spec);
     }
-    writer_.Push(AcceptedProto(*Spec()));
+    v1::GenerateImagesResponse response;
+    *response.mutable_accepted() = AcceptedProto(*Spec(), std::numeric_limits<int32_t>::max());
+    writer_.Push(std::move(response));
   }
-  void PostImage(FinishedImage image) override { writer_.Push(ImageProto(*Spec(), std::move(image))); }
-  void PostFailure(UnfinishedImage image) override { writer_.Push(FailureProto(*Spec(), image)); }
+  void PostImage(FinishedImage image) override {
+    v1::GenerateImagesResponse response;
+    *response.mutable_image() = ImageProto(*Spec(), std::move(image));
+    writer_.Push(std::move(response));
+  }
+  void PostFailure(UnfinishedImage image) override {
+    v1::GenerateImagesResponse response;
+    *response.mutable_failure() = FailureProto(*Spec(), image);
+    writer_.Push(std::move(response));
+  }
   void PostEnd(const absl::Status& status) override { writer_.PushEnd(ToGrpcStatus(status)); }
   void PostBreak() override {
     absl::MutexLock lock(&mu_);
@@ -79,17 +91,16 @@ class GenerateImagesWatch : public JobWatch {
 
 class GenerateImagesReactor : public ImageReactor {
  public:
-  GenerateImagesReactor(Dispatcher* dispatcher, RpcObserver* observer, grpc::CallbackServerContext* context)
-      : dispatcher_(dispatcher),
-        observer_(observer),
+  GenerateImagesReactor(const JobCallParts& parts, grpc::CallbackServerContext* context)
+      : dispatcher_(parts.dispatcher),
+        observer_(parts.observer),
+        tenants_(parts.tenants),
         context_(context),
-        call_(observer, kGenerateImages),
+        call_(parts.observer, kGenerateImages),
         watch_(std::make_shared<GenerateImagesWatch>(this, context)) {}
 
   void Start(const v1::GenerateImagesRequest& request) {
-    absl::StatusOr<JobRequest> job = ParseGenerateImagesRequest(request);
-    absl::Status status = job.status();
-    if (job.ok()) status = dispatcher_->StartJob(*std::move(job), watch_).status();
+    const absl::Status status = Admit(request);
     if (status.ok()) return;
     observer_->OnRefused(ReasonOf(status));
     End(ToGrpcStatus(status));
@@ -128,20 +139,85 @@ class GenerateImagesReactor : public ImageReactor {
     watch_->writer().Flush();
   }
 
+  absl::Status Admit(const v1::GenerateImagesRequest& request) {
+    TURBOFLEET_ASSIGN_OR_RETURN(std::string tenant, tenants_->Of(*context_));
+    TURBOFLEET_ASSIGN_OR_RETURN(JobRequest job, ParseGenerateImagesRequest(request));
+    job.tenant = std::move(tenant);
+    return dispatcher_->StartJob(std::move(job), watch_).status();
+  }
+
   Dispatcher* const dispatcher_;
   RpcObserver* const observer_;
+  Tenants const* const tenants_;
   grpc::CallbackServerContext* const context_;
   ObservedCall call_;
   const std::shared_ptr<GenerateImagesWatch> watch_;
 };
 
+// Refuses a call with a status, whatever its reactor.
+template <typename Reactor>
+class RefusedCall : public Reactor {
+ public:
+  explicit RefusedCall(const absl::Status& status) { this->Finish(ToGrpcStatus(status)); }
+  void OnDone() override { delete this; }
+};
+
+absl::Status NoJobs() {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "NO_DATA_DIR",
+                   "this coordinator keeps no jobs, because it was started without --data-dir");
+}
+
 }  // namespace
 
 ImageReactor* ImageServiceImpl::GenerateImages(grpc::CallbackServerContext* context,
                                                const v1::GenerateImagesRequest* request) {
-  auto* reactor = new GenerateImagesReactor(dispatcher_, observer_, context);  // Deletes itself in OnDone().
+  auto* reactor = new GenerateImagesReactor(parts_, context);  // Deletes itself in OnDone().
   reactor->Start(*request);
   return reactor;
+}
+
+grpc::ServerReadReactor<v1::CreateJobRequest>* ImageServiceImpl::CreateJob(grpc::CallbackServerContext* context,
+                                                                           v1::Job* response) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerReadReactor<v1::CreateJobRequest>>(NoJobs());
+  return StartCreateJob(parts_, context, response);
+}
+
+grpc::ServerWriteReactor<v1::WatchJobResponse>* ImageServiceImpl::WatchJob(grpc::CallbackServerContext* context,
+                                                                           const v1::WatchJobRequest* request) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerWriteReactor<v1::WatchJobResponse>>(NoJobs());
+  return StartWatchJob(parts_, context, request);
+}
+
+grpc::ServerUnaryReactor* ImageServiceImpl::GetJob(grpc::CallbackServerContext* context,
+                                                   const v1::GetJobRequest* request, v1::Job* response) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerUnaryReactor>(NoJobs());
+  return StartGetJob(parts_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* ImageServiceImpl::ListJobs(grpc::CallbackServerContext* context,
+                                                     const v1::ListJobsRequest* request,
+                                                     v1::ListJobsResponse* response) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerUnaryReactor>(NoJobs());
+  return StartListJobs(parts_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* ImageServiceImpl::ReleaseImages(grpc::CallbackServerContext* context,
+                                                          const v1::ReleaseImagesRequest* request, v1::Job* response) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerUnaryReactor>(NoJobs());
+  return StartReleaseImages(parts_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* ImageServiceImpl::CancelJob(grpc::CallbackServerContext* context,
+                                                      const v1::CancelJobRequest* request, v1::Job* response) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerUnaryReactor>(NoJobs());
+  return StartCancelJob(parts_, context, request, response);
+}
+
+grpc::ServerUnaryReactor* ImageServiceImpl::DeleteJob(grpc::CallbackServerContext* context,
+                                                      const v1::DeleteJobRequest* request,
+                                                      google::protobuf::Empty* response) {
+  if (parts_.desk == nullptr) return new RefusedCall<grpc::ServerUnaryReactor>(NoJobs());
+  return StartDeleteJob(parts_, context, request, response);
 }
 
 }  // namespace turbofleet

@@ -1,5 +1,6 @@
 #include "coordinator/service/translate.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -12,6 +13,9 @@ namespace turbofleet {
 namespace {
 
 namespace worker_pb = internal::worker::v1;
+
+// A job may have a hundred million; as Job.accepted documents.
+constexpr int32_t kJobSeedsMax = 16;
 
 void Set(google::protobuf::Duration* proto, absl::Duration duration) {
   proto->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
@@ -38,6 +42,32 @@ v1::ImageFormat FormatProto(FileFormat format) {
   return v1::IMAGE_FORMAT_UNSPECIFIED;
 }
 
+v1::Job::State StateProto(JobState state) {
+  switch (state) {
+    case JobState::kRunning:
+      return v1::Job::STATE_RUNNING;
+    case JobState::kCompleted:
+      return v1::Job::STATE_COMPLETED;
+    case JobState::kCancelled:
+      return v1::Job::STATE_CANCELLED;
+    case JobState::kExpired:
+      return v1::Job::STATE_EXPIRED;
+  }
+  return v1::Job::STATE_UNSPECIFIED;
+}
+
+v1::Priority PriorityProto(JobClass job_class) {
+  switch (job_class) {
+    case JobClass::kInteractive:
+      return v1::PRIORITY_INTERACTIVE;
+    case JobClass::kNormal:
+      return v1::PRIORITY_NORMAL;
+    case JobClass::kBulk:
+      return v1::PRIORITY_BULK;
+  }
+  return v1::PRIORITY_UNSPECIFIED;
+}
+
 void SetBatchImage(const ImageToRender& to_render, worker_pb::BatchImage* image) {
   const JobSpec& spec = *to_render.spec;
   image->set_prompt(to_render.prompt);
@@ -53,24 +83,23 @@ void SetBatchImage(const ImageToRender& to_render, worker_pb::BatchImage* image)
 
 }  // namespace
 
-v1::GenerateImagesResponse AcceptedProto(const JobSpec& spec) {
-  v1::GenerateImagesResponse response;
-  v1::Accepted& accepted = *response.mutable_accepted();
+v1::Accepted AcceptedProto(const JobSpec& spec, int32_t seeds_max) {
+  v1::Accepted accepted;
   accepted.set_job(spec.name);
   accepted.set_image_count(spec.ImageCount());
   accepted.set_width(spec.shape.width);
   accepted.set_height(spec.shape.height);
   accepted.set_steps(spec.shape.steps);
-  for (int32_t i = 0; i < spec.seeds_per_prompt; ++i) accepted.add_seeds(spec.SeedOf(i));
+  const int32_t seeds = std::min(spec.seeds_per_prompt, seeds_max);
+  for (int32_t i = 0; i < seeds; ++i) accepted.add_seeds(spec.SeedOf(i));
   accepted.set_strength(spec.shape.image_to_image ? spec.strength : 1.0);
   accepted.set_model_digest(spec.model_digest);
   accepted.set_model_name(spec.model_name);
-  return response;
+  return accepted;
 }
 
-v1::GenerateImagesResponse ImageProto(const JobSpec& spec, FinishedImage finished) {
-  v1::GenerateImagesResponse response;
-  v1::Image& image = *response.mutable_image();
+v1::Image ImageProto(const JobSpec& spec, FinishedImage finished) {
+  v1::Image image;
   image.set_name(absl::StrCat(spec.name, "/images/", finished.index));
   image.set_index(finished.index);
   image.set_prompt_index(spec.PromptIndexOf(finished.index));
@@ -94,12 +123,11 @@ v1::GenerateImagesResponse ImageProto(const JobSpec& spec, FinishedImage finishe
   Set(times.mutable_vae_decode(), stages.vae_decode);
   Set(times.mutable_file_encode(), stages.file_encode);
   Set(times.mutable_transport(), stages.transport);
-  return response;
+  return image;
 }
 
-v1::GenerateImagesResponse FailureProto(const JobSpec& spec, const UnfinishedImage& image) {
-  v1::GenerateImagesResponse response;
-  v1::ImageFailure& failure = *response.mutable_failure();
+v1::ImageFailure FailureProto(const JobSpec& spec, const UnfinishedImage& image) {
+  v1::ImageFailure failure;
   failure.set_index(image.index);
   failure.set_prompt_index(spec.PromptIndexOf(image.index));
   failure.set_seed(spec.SeedOf(image.index));
@@ -107,7 +135,31 @@ v1::GenerateImagesResponse FailureProto(const JobSpec& spec, const UnfinishedIma
   failure.set_reason(image.error.reason);
   failure.set_message(image.error.message);
   failure.set_attempts(image.attempts);
-  return response;
+  return failure;
+}
+
+v1::Job JobProto(const JobView& view) {
+  const JobRecord& record = view.record;
+  const JobSpec& spec = *record.spec;
+  v1::Job job;
+  job.set_name(spec.name);
+  job.set_state(StateProto(record.state));
+  *job.mutable_accepted() = AcceptedProto(spec, kJobSeedsMax);
+  job.set_prompt_count(spec.prompt_count);
+  job.set_seeds_per_prompt(spec.seeds_per_prompt);
+  job.set_image_count(spec.ImageCount());
+  job.set_images_completed(record.images_completed);
+  job.set_images_failed(record.images_failed);
+  job.set_bytes_retained(record.bytes_retained);
+  job.set_waits_for_release(view.waits_for_release);
+  job.set_priority(PriorityProto(spec.job_class));
+  job.mutable_labels()->insert(spec.labels.begin(), spec.labels.end());
+  Set(job.mutable_create_time(), record.create_time);
+  if (record.deadline != absl::InfiniteFuture()) Set(job.mutable_deadline(), record.deadline);
+  if (record.end_time != absl::InfiniteFuture()) Set(job.mutable_end_time(), record.end_time);
+  if (record.delete_time != absl::InfiniteFuture()) Set(job.mutable_delete_time(), record.delete_time);
+  job.set_request_id(record.request_id);
+  return job;
 }
 
 v1::Cluster ClusterProto(const ClusterState& state) {

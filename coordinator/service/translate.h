@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "coordinator/dispatch/dispatcher.h"
+#include "coordinator/dispatch/job_desk.h"
 #include "coordinator/dispatch/messages.h"
 #include "turbofleet/internal/worker/v1/worker_service.pb.h"
 #include "turbofleet/v1/cluster_service.pb.h"
@@ -11,9 +12,11 @@
 
 namespace turbofleet {
 
-v1::GenerateImagesResponse AcceptedProto(const JobSpec& spec);
-v1::GenerateImagesResponse ImageProto(const JobSpec& spec, FinishedImage image);
-v1::GenerateImagesResponse FailureProto(const JobSpec& spec, const UnfinishedImage& image);
+// With at most `seeds_max` seeds.
+v1::Accepted AcceptedProto(const JobSpec& spec, int32_t seeds_max);
+v1::Image ImageProto(const JobSpec& spec, FinishedImage image);
+v1::ImageFailure FailureProto(const JobSpec& spec, const UnfinishedImage& image);
+v1::Job JobProto(const JobView& job);
 
 v1::Cluster ClusterProto(const ClusterState& state);
 v1::Worker WorkerProto(const WorkerState& worker);

@@ -13,6 +13,22 @@
 #include "common/text.h"
 
 namespace turbofleet {
+
+absl::Status CheckText(const std::string& field, const std::string& text) {
+  if (text.size() > kPromptBytesMax) {
+    return InvalidField(field, absl::StrCat("has ", text.size(), " bytes; at most ", kPromptBytesMax, " are allowed"));
+  }
+  if (!IsValidUtf8(text)) return InvalidField(field, "is not valid UTF-8");
+  return absl::OkStatus();
+}
+
+absl::Status CheckUnknownFields(const google::protobuf::Message& message) {
+  const google::protobuf::UnknownFieldSet& unknown = message.GetReflection()->GetUnknownFields(message);
+  if (unknown.empty()) return absl::OkStatus();
+  return InvalidField("request", absl::StrCat("has a field with the number ", unknown.field(0).number(),
+                                              ", which this coordinator does not know"));
+}
+
 namespace {
 
 namespace worker_pb = internal::worker::v1;
@@ -25,14 +41,6 @@ constexpr double kGuidanceMax = 20.0;
 
 // ---- Requests of clients
 
-absl::Status CheckText(const std::string& field, const std::string& text) {
-  if (text.size() > kPromptBytesMax) {
-    return InvalidField(field, absl::StrCat("has ", text.size(), " bytes; at most ", kPromptBytesMax, " are allowed"));
-  }
-  if (!IsValidUtf8(text)) return InvalidField(field, "is not valid UTF-8");
-  return absl::OkStatus();
-}
-
 absl::Status CheckRange(const char* field, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return absl::OkStatus();
   return InvalidField(field, absl::StrCat("is ", value, "; must be ", min, " to ", max));
@@ -44,16 +52,7 @@ absl::Status CheckSide(const char* field, int value) {
   return absl::OkStatus();
 }
 
-// A newer client may ask for what this release cannot do; to ignore that would be to give it something else.
-absl::Status CheckUnknownFields(const google::protobuf::Message& message) {
-  const google::protobuf::UnknownFieldSet& unknown = message.GetReflection()->GetUnknownFields(message);
-  if (unknown.empty()) return absl::OkStatus();
-  return InvalidField("request", absl::StrCat("has a field with the number ", unknown.field(0).number(),
-                                              ", which this coordinator does not know"));
-}
-
 absl::Status ParsePrompts(const v1::GenerateImagesRequest& request, JobRequest* job) {
-  if (request.prompts().empty()) return InvalidField("prompts", "is empty; give 1 or more");
   if (request.prompts_size() > kPromptsMax) {
     return InvalidField("prompts",
                         absl::StrCat("has ", request.prompts_size(), "; at most ", kPromptsMax, " are allowed"));
@@ -207,6 +206,19 @@ absl::Status ParseTarget(const v1::GenerateImagesRequest& request, JobRequest* j
   return absl::OkStatus();
 }
 
+absl::StatusOr<JobRequest> ParseImages(const v1::GenerateImagesRequest& request, JobClass default_class) {
+  JobRequest job;
+  job.job_class = default_class;
+  TURBOFLEET_RETURN_IF_ERROR(CheckUnknownFields(request));
+  TURBOFLEET_RETURN_IF_ERROR(ParsePrompts(request, &job));
+  TURBOFLEET_RETURN_IF_ERROR(ParseGuidance(request, &job));
+  TURBOFLEET_RETURN_IF_ERROR(ParseSeeds(request, &job));
+  TURBOFLEET_RETURN_IF_ERROR(ParseSampling(request, &job));
+  TURBOFLEET_RETURN_IF_ERROR(ParseFile(request, &job));
+  TURBOFLEET_RETURN_IF_ERROR(ParseTarget(request, &job));
+  return job;
+}
+
 // ---- Messages of workers
 
 absl::Status Malformed(const std::string& field, const std::string& description) {
@@ -246,15 +258,12 @@ RenderError ErrorOf(const worker_pb::DeliveredFailure& failure) {
 }  // namespace
 
 absl::StatusOr<JobRequest> ParseGenerateImagesRequest(const v1::GenerateImagesRequest& request) {
-  JobRequest job;
-  TURBOFLEET_RETURN_IF_ERROR(CheckUnknownFields(request));
-  TURBOFLEET_RETURN_IF_ERROR(ParsePrompts(request, &job));
-  TURBOFLEET_RETURN_IF_ERROR(ParseGuidance(request, &job));
-  TURBOFLEET_RETURN_IF_ERROR(ParseSeeds(request, &job));
-  TURBOFLEET_RETURN_IF_ERROR(ParseSampling(request, &job));
-  TURBOFLEET_RETURN_IF_ERROR(ParseFile(request, &job));
-  TURBOFLEET_RETURN_IF_ERROR(ParseTarget(request, &job));
-  return job;
+  if (request.prompts().empty()) return InvalidField("prompts", "is empty; give 1 or more");
+  return ParseImages(request, JobClass::kInteractive);
+}
+
+absl::StatusOr<JobRequest> ParseJobImages(const v1::GenerateImagesRequest& request) {
+  return ParseImages(request, JobClass::kNormal);
 }
 
 absl::StatusOr<int32_t> ParsePageSize(int32_t page_size) {

@@ -27,6 +27,15 @@ inline constexpr int kReportLeasesMax = 1'024;
 // A request with every default that does not depend on the cluster filled in.
 absl::StatusOr<JobRequest> ParseGenerateImagesRequest(const v1::GenerateImagesRequest& request);
 
+// The same for the images of a durable job, whose prompts may all come later.
+absl::StatusOr<JobRequest> ParseJobImages(const v1::GenerateImagesRequest& request);
+
+// Text for the model: valid UTF-8 of at most kPromptBytesMax bytes.
+absl::Status CheckText(const std::string& field, const std::string& text);
+
+// A newer client may ask for what this release cannot do; to ignore that would be to give it something else.
+absl::Status CheckUnknownFields(const google::protobuf::Message& message);
+
 // The page size that a request gets: 0 is 100, more than 1,000 is 1,000. INVALID_FIELD if it is negative.
 absl::StatusOr<int32_t> ParsePageSize(int32_t page_size);
 

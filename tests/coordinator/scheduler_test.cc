@@ -20,6 +20,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Optional;
 using ::testing::SizeIs;
+using ::testing::VariantWith;
 using Verdict = Delivery::Verdict;
 
 constexpr JobId kJob{7};
@@ -45,6 +46,10 @@ std::vector<ImageId> Images(JobId job, int32_t first, int32_t last) {
   std::vector<ImageId> images;
   for (int32_t index = first; index <= last; ++index) images.push_back({job, index});
   return images;
+}
+
+auto Refuses(const std::string& limit) {
+  return Optional(VariantWith<LimitReached>(Field(&LimitReached::name, limit)));
 }
 
 class SchedulerTest : public ::testing::Test {
@@ -100,7 +105,7 @@ TEST_F(SchedulerTest, CreditWithoutEndIsCapped) {
   Join(scheduler, kAnna, int64_t{1} << 40, Worker(2));
   const std::vector<Lease> leases = scheduler.Assign(At(0));
   ASSERT_THAT(leases, SizeIs(3));
-  for (int slot : {0, 1}) scheduler.Deliver(kAnna, leases[0].id, slot, Outcome::kRendered, At(1));
+  for (int slot : {0, 1}) scheduler.Deliver(kAnna, leases[0].id, slot, Outcome::kRendered, absl::ZeroDuration(), At(1));
   EXPECT_THAT(scheduler.Assign(At(1)), SizeIs(1));
 }
 
@@ -272,15 +277,18 @@ TEST_F(SchedulerTest, AnImageEndsOnceAndTheJobWithItsLast) {
   (void)scheduler.Submit(JobOf(kJob, 2), At(0));
   Join(scheduler, kAnna, 1);
   const Lease lease = scheduler.Assign(At(3)).at(0);
-  const Delivery first = scheduler.Deliver(kAnna, lease.id, 1, Outcome::kRendered, At(4));
+  const Delivery first = scheduler.Deliver(kAnna, lease.id, 1, Outcome::kRendered, absl::ZeroDuration(), At(4));
   EXPECT_EQ(first.verdict, Verdict::kFinished);
   EXPECT_EQ(first.image, (ImageId{kJob, 1}));
   EXPECT_EQ(first.attempt, 1);
   EXPECT_EQ(first.queue_wait, absl::Seconds(3));
-  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 1, Outcome::kRendered, At(4)).verdict, Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 1, Outcome::kRendered, absl::ZeroDuration(), At(4)).verdict,
+            Verdict::kLate);
   ExpectLoad(scheduler, 1, 0, 1);
-  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, At(4)).verdict, Verdict::kFinished);
-  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, At(4)).verdict, Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(4)).verdict,
+            Verdict::kFinished);
+  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(4)).verdict,
+            Verdict::kLate);
   ExpectLoad(scheduler, 0, 0, 0);
   EXPECT_EQ(scheduler.Load(At(4)).prompt_bytes, 0);
 }
@@ -291,11 +299,14 @@ TEST_F(SchedulerTest, DeliveriesFromElsewhereAreLate) {
   Join(scheduler, kAnna, 1);
   const Lease lease = scheduler.Assign(At(0)).at(0);
   Join(scheduler, kBert, 1);
-  EXPECT_EQ(scheduler.Deliver(kBert, lease.id, 0, Outcome::kRendered, At(1)).verdict, Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kBert, lease.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kLate);
   for (const int slot : {-1, 2, 1'000'000}) {
-    EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, slot, Outcome::kRendered, At(1)).verdict, Verdict::kLate);
+    EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, slot, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+              Verdict::kLate);
   }
-  EXPECT_EQ(scheduler.Deliver(kAnna, LeaseId{99}, 0, Outcome::kRendered, At(1)).verdict, Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kAnna, LeaseId{99}, 0, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kLate);
   ExpectLoad(scheduler, 1, 0, 2);
 }
 
@@ -304,7 +315,8 @@ TEST_F(SchedulerTest, WhatNoWorkerCanRenderFailsAtOnce) {
   (void)scheduler.Submit(JobOf(kJob, 1), At(0));
   Join(scheduler, kAnna, 1);
   const Lease lease = scheduler.Assign(At(0)).at(0);
-  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRefused, At(1)).verdict, Verdict::kFinished);
+  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRefused, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kFinished);
   ExpectLoad(scheduler, 0, 0, 0);
 }
 
@@ -332,8 +344,9 @@ TEST_F(SchedulerTest, SilentWorkerLosesItsBatchToAnother) {
   const Lease taken = scheduler.Assign(At(10)).at(0);
   // In front: before the job that came meanwhile.
   EXPECT_EQ(taken.images, Images(kJob, 0, 1));
-  EXPECT_EQ(scheduler.Deliver(kAnna, lost.id, 0, Outcome::kRendered, At(11)).verdict, Verdict::kLate);
-  const Delivery delivery = scheduler.Deliver(kBert, taken.id, 0, Outcome::kRendered, At(11));
+  EXPECT_EQ(scheduler.Deliver(kAnna, lost.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(11)).verdict,
+            Verdict::kLate);
+  const Delivery delivery = scheduler.Deliver(kBert, taken.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(11));
   EXPECT_EQ(delivery.verdict, Verdict::kFinished);
   EXPECT_EQ(delivery.attempt, 2);
 }
@@ -368,7 +381,8 @@ TEST_F(SchedulerTest, ImagesThatWaitedOnALostWorkerAreNotCharged) {
   ASSERT_EQ(lease.images, Images(kJob, 0, 3));
   std::vector<int> attempts;
   for (const int slot : {0, 1, 2, 3}) {
-    attempts.push_back(scheduler.Deliver(kBert, lease.id, slot, Outcome::kRendered, At(2)).attempt);
+    attempts.push_back(
+        scheduler.Deliver(kBert, lease.id, slot, Outcome::kRendered, absl::ZeroDuration(), At(2)).attempt);
   }
   EXPECT_THAT(attempts, ElementsAre(2, 2, 1, 1));
 }
@@ -391,7 +405,8 @@ TEST_F(SchedulerTest, APoisonousImageFailsAloneAfterItsLastAttempt) {
       const Effects effects = scheduler.EndSession(id, At(round));
       failed.insert(failed.end(), effects.failed.begin(), effects.failed.end());
     } else {
-      finished.push_back(scheduler.Deliver(id, lease.id, 0, Outcome::kRendered, At(round)).image.index);
+      finished.push_back(
+          scheduler.Deliver(id, lease.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(round)).image.index);
     }
   }
   EXPECT_THAT(batches, ElementsAre(2, 2, 1, 1));
@@ -410,18 +425,20 @@ TEST_F(SchedulerTest, AFailedRenderIsTriedOnAnotherWorker) {
   Join(scheduler, kAnna, 10);
   Join(scheduler, kBert, 0);
   const Lease first = scheduler.Assign(At(0)).at(0);
-  EXPECT_EQ(scheduler.Deliver(kAnna, first.id, 0, Outcome::kFailed, At(1)).verdict, Verdict::kRetried);
+  EXPECT_EQ(scheduler.Deliver(kAnna, first.id, 0, Outcome::kFailed, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kRetried);
   // Anna has credit and Bert has none yet, but Bert will.
   EXPECT_THAT(scheduler.Assign(At(1)), IsEmpty());
   TURBOFLEET_ASSERT_OK(scheduler.Report(kBert, {.batches_taken_max = 10}, At(1), &effects_));
   const std::vector<Lease> second = scheduler.Assign(At(1));
   ASSERT_THAT(second, ElementsAre(Field(&Lease::session, kBert)));
-  EXPECT_EQ(scheduler.Deliver(kBert, second[0].id, 0, Outcome::kFailed, At(2)).verdict, Verdict::kRetried);
+  EXPECT_EQ(scheduler.Deliver(kBert, second[0].id, 0, Outcome::kFailed, absl::ZeroDuration(), At(2)).verdict,
+            Verdict::kRetried);
   // Nobody else is left but the one that failed before the other one did.
   scheduler.EndSession(kBert, At(2));
   const std::vector<Lease> third = scheduler.Assign(At(2));
   ASSERT_THAT(third, ElementsAre(Field(&Lease::session, kAnna)));
-  const Delivery last = scheduler.Deliver(kAnna, third[0].id, 0, Outcome::kFailed, At(3));
+  const Delivery last = scheduler.Deliver(kAnna, third[0].id, 0, Outcome::kFailed, absl::ZeroDuration(), At(3));
   EXPECT_EQ(last.verdict, Verdict::kFinished);
   EXPECT_EQ(last.attempt, 3);
   ExpectLoad(scheduler, 0, 0, 0);
@@ -432,7 +449,7 @@ TEST_F(SchedulerTest, AnOnlyWorkerMayTryItsOwnFailureAgain) {
   (void)scheduler.Submit(JobOf(kJob, 1), At(0));
   Join(scheduler, kAnna, 10);
   const Lease first = scheduler.Assign(At(0)).at(0);
-  scheduler.Deliver(kAnna, first.id, 0, Outcome::kFailed, At(1));
+  scheduler.Deliver(kAnna, first.id, 0, Outcome::kFailed, absl::ZeroDuration(), At(1));
   EXPECT_THAT(scheduler.Assign(At(1)), ElementsAre(Field(&Lease::session, kAnna)));
 }
 
@@ -449,8 +466,10 @@ TEST_F(SchedulerTest, AWorkerThatDrainsGivesBackFreeOfCharge) {
   EXPECT_THAT(effects_.requeued, ElementsAre(Field(&Requeue::reason, RetryReason::kReleased)));
   ExpectLoad(scheduler, 1, 2, 2);
   // What it kept it may still deliver; new work it gets none.
-  EXPECT_EQ(scheduler.Deliver(kAnna, leases[0].id, 0, Outcome::kRendered, At(1)).verdict, Verdict::kFinished);
-  EXPECT_EQ(scheduler.Deliver(kAnna, leases[1].id, 0, Outcome::kRendered, At(1)).verdict, Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kAnna, leases[0].id, 0, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kFinished);
+  EXPECT_EQ(scheduler.Deliver(kAnna, leases[1].id, 0, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kLate);
   EXPECT_THAT(scheduler.Assign(At(1)), IsEmpty());
   EXPECT_TRUE(scheduler.LoadOf(kAnna)->draining);
 }
@@ -517,7 +536,8 @@ TEST_F(SchedulerTest, AStuckWorkerLosesItsWorkUntilItMoves) {
   EXPECT_THAT(effects.requeued, ElementsAre(Field(&Requeue::reason, RetryReason::kWorkerStuck)));
   EXPECT_TRUE(scheduler.LoadOf(kAnna)->stuck);
   EXPECT_THAT(scheduler.Assign(At(115)), IsEmpty());
-  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, At(115)).verdict, Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(115)).verdict,
+            Verdict::kLate);
 
   TURBOFLEET_ASSERT_OK(scheduler.Report(kAnna, report, At(116), &effects_));
   EXPECT_THAT(scheduler.Assign(At(116)), IsEmpty());
@@ -535,7 +555,7 @@ TEST_F(SchedulerTest, ProgressAndDeliveriesKeepAWorkerFromBeingStuck) {
       .batches_taken_max = 1, .leases = {lease.id}, .last_lease_received = lease.id, .draining = false, .progress = 1};
   TURBOFLEET_ASSERT_OK(scheduler.Report(kAnna, moved, At(14), &effects_));
   EXPECT_EQ(scheduler.NextExpiry(), At(29));
-  scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, At(28));
+  scheduler.Deliver(kAnna, lease.id, 0, Outcome::kRendered, absl::ZeroDuration(), At(28));
   EXPECT_EQ(scheduler.NextExpiry(), At(43));
 }
 
@@ -562,8 +582,10 @@ TEST_F(SchedulerTest, CancelForgetsTheJobAndTellsWhatToAbandon) {
   EXPECT_THAT(effects.abandoned[1].slots, IsEmpty());
   ExpectLoad(scheduler, 1, 0, 1);
   EXPECT_EQ(scheduler.Load(At(0)).prompt_bytes, 10);
-  EXPECT_EQ(scheduler.Deliver(kAnna, leases[0].id, 0, Outcome::kRendered, At(1)).verdict, Verdict::kLate);
-  EXPECT_EQ(scheduler.Deliver(kAnna, leases[0].id, 1, Outcome::kRendered, At(1)).verdict, Verdict::kFinished);
+  EXPECT_EQ(scheduler.Deliver(kAnna, leases[0].id, 0, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kLate);
+  EXPECT_EQ(scheduler.Deliver(kAnna, leases[0].id, 1, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kFinished);
   EXPECT_THAT(scheduler.Cancel(kJob).abandoned, IsEmpty());
   ExpectLoad(scheduler, 0, 0, 0);
 }
@@ -573,13 +595,13 @@ TEST_F(SchedulerTest, CancelForgetsTheJobAndTellsWhatToAbandon) {
 TEST_F(SchedulerTest, LimitsRefuseTheWholeJobByName) {
   Scheduler scheduler({.images_queued_max = 10, .jobs_max = 2, .prompt_bytes_max = 25});
   EXPECT_FALSE(scheduler.Submit(JobOf(JobId{1}, 6), At(0)).has_value());
-  EXPECT_THAT(scheduler.Submit(JobOf(JobId{2}, 5), At(0)), Optional(Field(&LimitReached::name, "images_queued_max")));
+  EXPECT_THAT(scheduler.Submit(JobOf(JobId{2}, 5), At(0)), Refuses("images_queued_max"));
   ExpectLoad(scheduler, 1, 6, 0);
   JobPlacement wordy = JobOf(JobId{2}, 1);
   wordy.prompt_bytes = 16;
-  EXPECT_THAT(scheduler.Submit(wordy, At(0)), Optional(Field(&LimitReached::name, "prompt_bytes_max")));
+  EXPECT_THAT(scheduler.Submit(wordy, At(0)), Refuses("prompt_bytes_max"));
   EXPECT_FALSE(scheduler.Submit(JobOf(JobId{2}, 4), At(0)).has_value());
-  EXPECT_THAT(scheduler.Submit(JobOf(JobId{3}, 1), At(0)), Optional(Field(&LimitReached::name, "jobs_max")));
+  EXPECT_THAT(scheduler.Submit(JobOf(JobId{3}, 1), At(0)), Refuses("jobs_max"));
   // Room comes back with what is leased, and with what ends.
   scheduler.Cancel(JobId{1});
   EXPECT_FALSE(scheduler.Submit(JobOf(JobId{3}, 6), At(0)).has_value());
@@ -594,6 +616,186 @@ TEST_F(SchedulerTest, TheAgeOfTheQueueIsThatOfItsOldestImage) {
   Join(scheduler, kAnna, 1);
   EXPECT_THAT(scheduler.Assign(At(5)), SizeIs(1));
   EXPECT_EQ(scheduler.Load(At(5)).oldest_queued_age, absl::Seconds(2));
+}
+
+// ---- Open-ended jobs
+
+JobPlacement OpenEnded(JobId id) { return JobOf(id, /*images=*/0); }
+
+TEST_F(SchedulerTest, AnOpenEndedJobStaysWithoutImagesUntilItIsCancelled) {
+  Scheduler scheduler({.images_queued_max = 1, .jobs_max = 1, .prompt_bytes_max = 10});
+  // It was admitted when it was made durable, so no limit is in its way, and it is in no call's way.
+  EXPECT_FALSE(scheduler.Submit(OpenEnded(JobId{1}), At(0)).has_value());
+  EXPECT_FALSE(scheduler.Submit(OpenEnded(JobId{2}), At(0)).has_value());
+  scheduler.AddImages(JobId{2}, 0, 5, {}, At(0));
+  EXPECT_FALSE(scheduler.Submit(JobOf(JobId{3}, 1), At(0)).has_value());
+  ExpectLoad(scheduler, 3, 6, 0);
+  Join(scheduler, kAnna, 9);
+  for (const Lease& lease : scheduler.Assign(At(0))) {
+    for (size_t slot = 0; slot < lease.images.size(); ++slot) {
+      scheduler.Deliver(kAnna, lease.id, static_cast<int32_t>(slot), Outcome::kRendered, absl::ZeroDuration(), At(1));
+    }
+  }
+  ExpectLoad(scheduler, 2, 0, 0);
+  EXPECT_EQ(scheduler.Load(At(1)).prompt_bytes, 20);
+  scheduler.Cancel(JobId{1});
+  scheduler.Cancel(JobId{2});
+  ExpectLoad(scheduler, 0, 0, 0);
+  EXPECT_EQ(scheduler.Load(At(1)).prompt_bytes, 0);
+}
+
+TEST_F(SchedulerTest, RangesAreServedByIndexWithoutThoseThatHaveEnded) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(OpenEnded(kJob), At(0));
+  scheduler.AddImages(kJob, 1'000, 4, std::vector<int32_t>{1'001, 1'003}, At(1));
+  scheduler.AddImages(kJob, 0, 4, std::vector<int32_t>{0}, At(2));
+  EXPECT_EQ(scheduler.Queued(kJob), 5);
+  Join(scheduler, kAnna, 1, Worker(4));
+  const Lease lease = scheduler.Assign(At(5)).at(0);
+  EXPECT_THAT(lease.images, ElementsAre(ImageId{kJob, 1}, ImageId{kJob, 2}, ImageId{kJob, 3}, ImageId{kJob, 1'000}));
+  EXPECT_EQ(scheduler.Queued(kJob), 1);
+  EXPECT_EQ(scheduler.Leased(kJob), 4);
+  // Each has waited since it was added.
+  const auto wait_of = [&](int slot) {
+    return scheduler.Deliver(kAnna, lease.id, slot, Outcome::kRendered, absl::ZeroDuration(), At(6)).queue_wait;
+  };
+  EXPECT_EQ(wait_of(0), absl::Seconds(3));
+  EXPECT_EQ(wait_of(3), absl::Seconds(4));
+  EXPECT_EQ(scheduler.Load(At(6)).oldest_queued_age, absl::Seconds(5));
+}
+
+TEST_F(SchedulerTest, DroppedImagesAreForgottenOrAbandoned) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(OpenEnded(kJob), At(0));
+  scheduler.AddImages(kJob, 0, 10, {}, At(0));
+  Join(scheduler, kAnna, 1, Worker(4));
+  const Lease lease = scheduler.Assign(At(0)).at(0);
+  ASSERT_EQ(lease.images, Images(kJob, 0, 3));
+  const Effects effects = scheduler.DropImages(kJob, 2, 4);
+  ASSERT_THAT(effects.abandoned, SizeIs(1));
+  EXPECT_EQ(effects.abandoned[0].lease, lease.id);
+  EXPECT_THAT(effects.abandoned[0].slots, ElementsAre(2, 3));
+  EXPECT_EQ(scheduler.Queued(kJob), 4);
+  EXPECT_EQ(scheduler.Leased(kJob), 2);
+  EXPECT_EQ(scheduler.Deliver(kAnna, lease.id, 2, Outcome::kRendered, absl::ZeroDuration(), At(1)).verdict,
+            Verdict::kLate);
+  // They may come again; Bert gets its half of what is not finished.
+  scheduler.AddImages(kJob, 2, 4, {}, At(1));
+  Join(scheduler, kBert, 1, Worker(8));
+  EXPECT_EQ(scheduler.Assign(At(1)).at(0).images, Images(kJob, 2, 6));
+}
+
+// A worker that comes back after its coordinator was away goes on with what it has.
+TEST_F(SchedulerTest, AWorkerAdoptsWhatNobodyElseHas) {
+  Scheduler scheduler({.batches_held_max = 2});
+  (void)scheduler.Submit(OpenEnded(kJob), At(0));
+  scheduler.AddImages(kJob, 0, 6, {}, At(0));
+  Join(scheduler, kBert, 1, Worker(1));
+  ASSERT_EQ(scheduler.Assign(At(0)).at(0).images, Images(kJob, 0, 0));
+  scheduler.OpenSession(kAnna, Worker(2), At(0));
+  const std::vector<ImageId> held = {{kJob, 4}, {kJob, 0}, {kJob, 99}, {kLaterJob, 1}, {kJob, 2}, {kJob, 4}};
+  const Adoption adoption = scheduler.Adopt(kAnna, held, At(1));
+  EXPECT_THAT(adoption.images, ElementsAre(ImageId{kJob, 4}, ImageId{kJob, 2}));
+  EXPECT_EQ(scheduler.Queued(kJob), 3);
+  EXPECT_EQ(scheduler.Leased(kJob), 3);
+  // It is one of the two batches that it may hold, and none of the two that it has asked for.
+  TURBOFLEET_ASSERT_OK(scheduler.Report(
+      kAnna, {.batches_taken_max = 2, .leases = {adoption.lease}, .last_lease_received = adoption.lease}, At(1),
+      &effects_));
+  EXPECT_THAT(scheduler.Assign(At(1)), SizeIs(1));
+  EXPECT_EQ(scheduler.Deliver(kAnna, adoption.lease, 0, Outcome::kRendered, absl::ZeroDuration(), At(2)).image,
+            (ImageId{kJob, 4}));
+  scheduler.Deliver(kAnna, adoption.lease, 1, Outcome::kRendered, absl::ZeroDuration(), At(2));
+  EXPECT_THAT(scheduler.Assign(At(2)), SizeIs(1));
+  EXPECT_EQ(scheduler.Adopt(kAnna, held, At(3)).lease, LeaseId{0});
+  EXPECT_EQ(scheduler.Adopt(kCleo, held, At(3)).lease, LeaseId{0});
+}
+
+// ---- Classes and tenants
+
+// Serves one image at a time and counts who gets them.
+std::map<JobId, int> Serve(Scheduler& scheduler, SessionId session, int images, int64_t* taken) {
+  std::map<JobId, int> served;
+  for (int i = 0; i < images; ++i) {
+    Effects effects;
+    TURBOFLEET_EXPECT_OK(scheduler.Report(
+        session, {.batches_taken_max = ++*taken, .leases = {}, .started = {}, .last_lease_received = LeaseId{0}}, At(0),
+        &effects));
+    const std::vector<Lease> leases = scheduler.Assign(At(0));
+    EXPECT_THAT(leases, SizeIs(1));
+    if (leases.empty()) break;
+    ++served[leases[0].images[0].job];
+    scheduler.Deliver(session, leases[0].id, 0, Outcome::kRendered, absl::ZeroDuration(), At(0));
+  }
+  return served;
+}
+
+JobPlacement Of(JobId id, const std::string& tenant, JobClass job_class, int32_t weight = 1) {
+  JobPlacement placement = JobOf(id, 5'000);
+  placement.tenant = tenant;
+  placement.tenant_weight = weight;
+  placement.job_class = job_class;
+  return placement;
+}
+
+TEST_F(SchedulerTest, ClassesShareByWeightAndBulkHasItsFloor) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(Of(JobId{1}, "a", JobClass::kInteractive), At(0));
+  (void)scheduler.Submit(Of(JobId{2}, "a", JobClass::kNormal), At(0));
+  (void)scheduler.Submit(Of(JobId{3}, "a", JobClass::kBulk), At(0));
+  int64_t taken = 0;
+  Join(scheduler, kAnna, 0, Worker(1));
+  std::map<JobId, int> served = Serve(scheduler, kAnna, 2'000, &taken);
+  EXPECT_NEAR(served[JobId{1}], 2'000 * 0.95 * 0.8, 4);
+  EXPECT_NEAR(served[JobId{2}], 2'000 * 0.95 * 0.2, 4);
+  EXPECT_NEAR(served[JobId{3}], 2'000 * 0.05, 4);
+  scheduler.Cancel(JobId{1});
+  served = Serve(scheduler, kAnna, 1'000, &taken);
+  EXPECT_NEAR(served[JobId{2}], 800, 4);
+  EXPECT_NEAR(served[JobId{3}], 200, 4);
+}
+
+TEST_F(SchedulerTest, TenantsShareByWeightHoweverManyJobsTheyHave) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(Of(JobId{1}, "a", JobClass::kNormal), At(0));
+  (void)scheduler.Submit(Of(JobId{2}, "b", JobClass::kNormal, 3), At(0));
+  (void)scheduler.Submit(Of(JobId{3}, "a", JobClass::kNormal), At(0));
+  int64_t taken = 0;
+  Join(scheduler, kAnna, 0, Worker(1));
+  const std::map<JobId, int> served = Serve(scheduler, kAnna, 400, &taken);
+  EXPECT_EQ(served.at(JobId{1}), 50);
+  EXPECT_EQ(served.at(JobId{3}), 50);
+  EXPECT_EQ(served.at(JobId{2}), 300);
+}
+
+// A tenant that always has just one image queued is served ahead of nobody: what it was given it owes, even while it
+// has no job.
+TEST_F(SchedulerTest, ComingAgainAndAgainGivesATenantNoMore) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(Of(JobId{1}, "steady", JobClass::kNormal), At(0));
+  Join(scheduler, kAnna, 0, Worker(1));
+  int64_t taken = 0;
+  uint64_t last = 1;
+  int of_steady = 0;
+  for (int i = 0; i < 300; ++i) {
+    JobPlacement one = Of(JobId{++last}, "eager", JobClass::kNormal);
+    one.image_count = 1;
+    if (scheduler.Load(At(0)).jobs == 1) (void)scheduler.Submit(one, At(0));
+    of_steady += Serve(scheduler, kAnna, 1, &taken)[JobId{1}];
+  }
+  EXPECT_NEAR(of_steady, 150, 2);
+}
+
+TEST_F(SchedulerTest, TheLoadIsToldByClass) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(Of(JobId{1}, "a", JobClass::kInteractive), At(1));
+  (void)scheduler.Submit(Of(JobId{2}, "b", JobClass::kBulk), At(3));
+  const SchedulerLoad load = scheduler.Load(At(4));
+  EXPECT_EQ(load.classes[0].images_queued, 5'000);
+  EXPECT_EQ(load.classes[0].oldest_queued_age, absl::Seconds(3));
+  EXPECT_EQ(load.classes[1].images_queued, 0);
+  EXPECT_EQ(load.classes[1].oldest_queued_age, absl::ZeroDuration());
+  EXPECT_EQ(load.classes[2].oldest_queued_age, absl::Seconds(1));
 }
 
 }  // namespace

@@ -121,8 +121,8 @@ class ServiceTest : public ::testing::Test {
                                                                                 .new_name = RandomHex128,
                                                                                 .new_seed = RandomUint32});
     absl::StatusOr<std::unique_ptr<CoordinatorServer>> server = CoordinatorServer::Start(
-        {.listen = "127.0.0.1:0", .credentials = grpc::InsecureServerCredentials(), .limits = {}}, dispatcher_.get(),
-        &observer_);
+        {.listen = "127.0.0.1:0", .credentials = grpc::InsecureServerCredentials(), .limits = {}},
+        {.dispatcher = dispatcher_.get(), .observer = &observer_});
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     images_ = v1::ImageService::NewStub(Channel());
@@ -555,8 +555,8 @@ TEST_F(ServiceTest, TheClusterIsShown) {
   EXPECT_EQ(cluster.workers_ready(), 2);
   EXPECT_EQ(cluster.workers_draining(), 0);
   EXPECT_EQ(cluster.jobs_running(), 1);
-  EXPECT_EQ(cluster.images_queued(), 3);
-  EXPECT_EQ(cluster.images_leased(), 3);
+  EXPECT_EQ(cluster.images_queued(), 2);
+  EXPECT_EQ(cluster.images_leased(), 4);
   EXPECT_EQ(cluster.images_queued_max(), 100'000);
   EXPECT_TRUE(cluster.has_oldest_queued_age());
   ASSERT_THAT(cluster.models(), SizeIs(1));
@@ -573,7 +573,7 @@ TEST_F(ServiceTest, TheClusterIsShown) {
     ASSERT_THAT(response.workers(), SizeIs(1));
     names.push_back(response.workers(0).name());
     EXPECT_EQ(response.workers(0).state(), names.size() == 1 ? v1::Worker::STATE_BUSY : v1::Worker::STATE_IDLE);
-    EXPECT_EQ(response.workers(0).images_leased(), names.size() == 1 ? 3 : 0);
+    EXPECT_EQ(response.workers(0).images_leased(), names.size() == 1 ? 4 : 0);
     EXPECT_EQ(response.workers(0).device_name(), "a processor");
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());

@@ -19,7 +19,8 @@ using ::testing::IsEmpty;
 
 class SpoolTest : public ::testing::Test {
  protected:
-  SpoolTest() : folder_(::testing::TempDir() + "spool-" + ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
+  SpoolTest()
+      : folder_(::testing::TempDir() + "spool-" + ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
     fs::remove_all(folder_);
     Make("a");
   }
