@@ -90,7 +90,7 @@ void AddLimits(CLI::App& app, Dispatcher::Options* options) {
   AddDuration(app, "--session-timeout", &scheduler.session_timeout, absl::Seconds(1),
               "How long a worker may be silent before its images go to others", kLimits);
   AddDuration(app, "--stuck-timeout", &scheduler.stuck_timeout, absl::Seconds(1),
-              "How long a worker's device may stand still before its images go to others", kLimits);
+              "How long a worker's device may stand still at least before its images go to others", kLimits);
   AddDuration(app, "--report-interval", &options->report_interval, absl::Milliseconds(10),
               "How often workers report at least", kLimits);
 }

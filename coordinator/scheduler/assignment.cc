@@ -69,6 +69,30 @@ struct Scheduler::Choice {
   std::tuple<int64_t, uint64_t, bool, int64_t, JobId> turn;
 };
 
+std::optional<absl::Duration> Scheduler::PredictEnd(const JobPlacement& placement) const {
+  const auto found = pools_.find(placement.model_digest);
+  if (found == pools_.end() || !found->second.costs.measured()) return std::nullopt;
+  const Pool& pool = found->second;
+  const Speeds speeds = SpeedsFor(pool, placement.shape);
+  if (speeds.sum == 0.0) return std::nullopt;
+  const auto own_class = static_cast<size_t>(placement.job_class);
+  double leased = 0.0;
+  double queued = 0.0;
+  for (const auto& [shape, lane] : pool.lanes) {
+    const auto cost = static_cast<double>(pool.costs.Predict(shape));
+    leased += static_cast<double>(lane.images_leased) * cost;
+    queued += static_cast<double>(lane.images_queued[own_class]) * cost;
+  }
+  double weights = 0.0;
+  for (size_t i = 0; i < kJobClasses; ++i) {
+    if (i == own_class || pool.classes[i].images_queued > 0) weights += WeightOf(pool, static_cast<JobClass>(i));
+  }
+  const double share = WeightOf(pool, placement.job_class) / weights;
+  const auto cost = static_cast<double>(pool.costs.Predict(placement.shape));
+  const double spread = (leased + (queued + placement.image_count * cost) / share) / speeds.sum;
+  return absl::Nanoseconds(std::max(spread, leased / speeds.sum + cost / speeds.fastest));
+}
+
 bool Scheduler::Avoids(const books::TriedImage& image, const Session& session, const Lane& lane) const {
   if (image.avoid != session.capacity.worker) return false;
   int64_t serving = 0;
@@ -149,19 +173,23 @@ bool Scheduler::TakeReturned(const books::TenantQueue& queue, Batch* batch) {
         ++next;
         continue;
       }
-      const bool alone = tried.attempts > 0 && tried.attempts == options_.attempts_max - 1;
-      if (alone && !batch->slots.empty()) return true;
+      const bool alone = tried.batch_max == 1 || (tried.attempts > 0 && tried.attempts == options_.attempts_max - 1);
+      if (!batch->slots.empty() && (alone || batch->suspects != (tried.crashes > 0))) return true;
+      batch->suspects = tried.crashes > 0;
+      batch->images_max = std::min(batch->images_max, static_cast<size_t>(tried.batch_max));
+      if (batch->Full()) return true;
       next = job->returned.erase(next);
       batch->slots.push_back({.job = job,
                               .image = {id, index},
                               .attempt = tried.attempts + 1,
                               .cost = batch->cost,
+                              .charged = batch->cost,
                               .queued_at = tried.queued_at});
       job->virtual_time = queue.tenant->clock.Serve(job->virtual_time, batch->cost, 1.0);
       if (alone) return true;
     }
   }
-  return false;
+  return batch->suspects;
 }
 
 void Scheduler::TakeFresh(books::TenantQueue& queue, Batch* batch) {
@@ -179,8 +207,11 @@ void Scheduler::TakeFresh(books::TenantQueue& queue, Batch* batch) {
       run = std::max<int64_t>(run, 1);
     }
     for (int32_t i = 0; i < run; ++i) {
-      batch->slots.push_back(
-          {.job = &job, .image = {job.id, first.index + i}, .cost = batch->cost, .queued_at = first.since});
+      batch->slots.push_back({.job = &job,
+                              .image = {job.id, first.index + i},
+                              .cost = batch->cost,
+                              .charged = batch->cost,
+                              .queued_at = first.since});
     }
     job.fresh.PopFront(static_cast<int32_t>(run));
     FairClock& clock = queue.tenant->clock;
@@ -192,7 +223,7 @@ void Scheduler::TakeFresh(books::TenantQueue& queue, Batch* batch) {
   }
 }
 
-std::vector<Scheduler::Slot> Scheduler::CutBatch(const Session& session, const Choice& choice) {
+std::vector<Scheduler::Slot> Scheduler::CutBatch(const Session& session, const Choice& choice, absl::Time now) {
   Pool& pool = *choice.lane->pool;
   Batch batch;
   batch.session = &session;
@@ -201,8 +232,13 @@ std::vector<Scheduler::Slot> Scheduler::CutBatch(const Session& session, const C
   batch.cost = session.speed.Nanoseconds(pool.costs.Predict(choice.lane->shape));
   std::array<JobClass, kJobClasses> classes = ByNeed(pool);
   std::stable_partition(classes.begin(), classes.end(), [&](JobClass c) { return c == choice.job_class; });
+  // While somebody may come who waits, no batch is long but for those who wait themselves.
+  const bool is_short = pool.interactive_until > now || pool.classes[0].images_queued > 0;
+  const auto short_max =
+      static_cast<size_t>(std::max<int64_t>(1, absl::ToInt64Nanoseconds(options_.short_batch_time) / batch.cost));
   bool whole = false;
   for (const JobClass job_class : classes) {
+    if (is_short && job_class != JobClass::kInteractive) batch.images_max = std::min(batch.images_max, short_max);
     for (auto& [key, queue] : choice.lane->queues[static_cast<size_t>(job_class)]) {
       if (whole || batch.Full()) break;
       whole = TakeReturned(queue, &batch);
@@ -214,6 +250,7 @@ std::vector<Scheduler::Slot> Scheduler::CutBatch(const Session& session, const C
     Job& job = *batch.slots[slot].job;
     size_t end = slot;
     while (end < batch.slots.size() && batch.slots[end].job == &job) ++end;
+    NoteInteractive(job, now);
     Refile(job);
     ChargeShares(job, static_cast<int64_t>(end - slot) * batch.cost);
     slot = end;
@@ -224,7 +261,7 @@ std::vector<Scheduler::Slot> Scheduler::CutBatch(const Session& session, const C
 std::optional<Lease> Scheduler::AssignTo(Session& session, absl::Time now) {
   const std::optional<Choice> choice = Choose(session);
   if (!choice.has_value()) return std::nullopt;
-  std::vector<Slot> slots = CutBatch(session, *choice);
+  std::vector<Slot> slots = CutBatch(session, *choice, now);
   ++session.batches_sent;
   return MakeLease(session, std::move(slots), now);
 }
@@ -259,6 +296,7 @@ std::vector<Lease> Scheduler::Assign(absl::Time now) {
                                  [](const books::ClassShare& share) { return share.images_queued > 0; });
     if (any) AssignPool(pool, now, &leases);
   }
+  Hedge(now, &leases);
   return leases;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -135,7 +136,9 @@ struct Pool {
   std::array<ClassShare, kJobClasses> classes;
   std::map<BatchShape, Lane> lanes;
   std::map<std::pair<int32_t, bool>, WorkerGroup> groups;
-  absl::Time interactive_until = absl::InfinitePast();
+  absl::Time interactive_until = absl::InfinitePast();  // Whether somebody waits, or might come again at once.
+  std::deque<std::pair<absl::Time, int64_t>> hedges;    // Of late, with the nanoseconds that they may take.
+  int64_t hedged = 0;                                   // Their sum.
 };
 
 struct Session {
@@ -155,7 +158,8 @@ struct Session {
   uint64_t progress = 0;
   bool draining = false;
   bool stuck = false;
-  int32_t device_failures = 0;  // In a row.
+  int32_t device_failures = 0;  // Leases in a row on which the device failed.
+  LeaseId last_device_failure{};
   std::optional<absl::Time> quarantined_until;
 
   // How it is filed at present; see Scheduler::Reindex().
@@ -172,7 +176,8 @@ struct Slot {
   Job* job = nullptr;  // Only while it is open.
   ImageId image;
   int32_t attempt = 1;  // Which one this is.
-  int64_t cost = 0;     // Nanoseconds that its job and tenant were charged.
+  int64_t cost = 0;     // Nanoseconds that it is predicted to take here.
+  int64_t charged = 0;  // What of that its job, tenant and class were charged. A hedge is free at first.
   absl::Time queued_at;
   bool open = true;  // Has not ended and was not taken back.
 };
@@ -183,10 +188,9 @@ struct HeldLease {
   absl::Time leased_at;
   std::vector<Slot> slots;
   int32_t open_count = 0;
-  int64_t predicted = 0;  // Nanoseconds on the device.
-  bool started = false;   // The worker said so.
-  bool hedge = false;
-  absl::Time hedge_at = absl::InfiniteFuture();  // When it is so late that another may try. Its entry in the books.
+  int64_t predicted = 0;                         // Nanoseconds on the device.
+  bool started = false;                          // The worker said so.
+  absl::Time hedge_at = absl::InfiniteFuture();  // When it is so late that another may try.
 };
 
 }  // namespace turbofleet::books

@@ -33,6 +33,8 @@ Lease Scheduler::MakeLease(Session& session, std::vector<Slot> slots, absl::Time
   session.images_leased += count;
   session.busy += held.predicted;
   session.last_lease_sent = last_lease_;
+  held.hedge_at = now + std::max(options_.hedge_after_min, 3 * absl::Nanoseconds(session.busy));
+  hedges_.emplace(held.hedge_at, held.id);
   Reindex(session);
   return lease;
 }
@@ -58,6 +60,7 @@ Adoption Scheduler::Adopt(SessionId id, absl::Span<const ImageId> images, absl::
     job.virtual_time = job.tenant->clock.Serve(job.virtual_time, slot.cost, 1.0);
     Refile(job);
     ChargeShares(job, slot.cost);
+    slot.charged = slot.cost;
     slots.push_back(slot);
   }
   if (slots.empty()) return {};
@@ -67,32 +70,101 @@ Adoption Scheduler::Adopt(SessionId id, absl::Span<const ImageId> images, absl::
 
 Delivery Scheduler::Deliver(SessionId session_id, LeaseId lease_id, int32_t slot_number, Outcome outcome,
                             absl::Duration device_time, absl::Time now) {
+  const auto of_id = sessions_.find(session_id);
+  if (of_id == sessions_.end()) return {};
+  Session& session = of_id->second;
   const auto lease = leases_.find(lease_id);
-  if (lease == leases_.end() || lease->second.session->id != session_id || slot_number < 0 ||
+  if (lease == leases_.end()) return DeliverLate(session, lease_id, slot_number, outcome, device_time, now);
+  if (lease->second.session != &session || slot_number < 0 ||
       slot_number >= static_cast<int32_t>(lease->second.slots.size()) || !lease->second.slots[slot_number].open) {
     return {};
   }
   const Slot slot = lease->second.slots[slot_number];
-  Session& session = *lease->second.session;
   Job& job = *slot.job;
   Delivery delivery = {.verdict = Delivery::Verdict::kFinished,
                        .image = slot.image,
                        .attempt = slot.attempt,
                        .queue_wait = lease->second.leased_at - slot.queued_at};
   session.last_progress = now;
+  if (outcome == Outcome::kRendered) session.device_failures = 0;
   if (device_time > absl::ZeroDuration()) {
     job.lane->pool->costs.Learn(job.lane->shape, device_time, &session.speed);
-    Correct(job, absl::ToInt64Nanoseconds(device_time) - slot.cost);
+    Correct(job, absl::ToInt64Nanoseconds(device_time) - slot.charged);
   }
   CloseSlot(lease, slot_number);
-  const bool charged = outcome == Outcome::kFailed;
-  if (outcome == Outcome::kDeviceFailed || (charged && slot.attempt < options_.attempts_max)) {
-    delivery.verdict = Delivery::Verdict::kRetried;
-    RequeueImage(job, slot, charged, session.capacity.worker);
-  } else {
-    EndImage(job, slot.image.index);
+  if (outcome == Outcome::kDeviceFailed) CountDeviceFailure(session, lease_id, now, &delivery.effects);
+  if (outcome == Outcome::kFailed || outcome == Outcome::kDeviceFailed) {
+    const bool charged = outcome == Outcome::kFailed;
+    const books::TriedImage& tried =
+        NoteTry(slot, charged ? Charge::kTry : Charge::kNothing, /*batch=*/1, session.capacity.worker);
+    if (tried.attempts < options_.attempts_max || !tried.leases.empty()) {
+      delivery.verdict = Delivery::Verdict::kRetried;
+      RequeueImage(slot, charged);
+      return delivery;
+    }
   }
+  TakeAway(job, slot.image.index, &delivery.effects);
+  EndImage(job, slot.image.index);
   return delivery;
+}
+
+void Scheduler::CountDeviceFailure(Session& session, LeaseId lease, absl::Time now, Effects* effects) {
+  // A device that fails takes all images of a batch along: that is one failure.
+  if (session.last_device_failure == lease) return;
+  session.last_device_failure = lease;
+  if (++session.device_failures < options_.device_failures_max) return;
+  session.device_failures = 0;
+  session.quarantined_until = now + options_.quarantine_timeout;
+  effects->quarantined_sessions.push_back(session.id);
+  Reindex(session);
+}
+
+void Scheduler::RememberLate(const HeldLease& lease) {
+  late_.try_emplace(lease.id, LateLease{lease.session->id, lease.leased_at, lease.slots});
+  if (static_cast<int64_t>(late_.size()) > options_.late_leases_max) late_.erase(late_.begin());
+}
+
+Delivery Scheduler::DeliverLate(Session& session, LeaseId lease, int32_t number, Outcome outcome,
+                                absl::Duration device_time, absl::Time now) {
+  const auto found = late_.find(lease);
+  if (found == late_.end() || found->second.session != session.id || outcome != Outcome::kRendered) return {};
+  const std::vector<Slot>& slots = found->second.slots;
+  if (number < 0 || number >= static_cast<int32_t>(slots.size()) || !slots[number].open) return {};
+  const Slot& slot = slots[number];
+  const auto of_job = jobs_.find(slot.image.job);
+  // What came back and is not among the tried images any more has ended.
+  if (of_job == jobs_.end() || !of_job->second.tried.contains(slot.image.index)) return {};
+  Job& job = of_job->second;
+  session.last_progress = now;
+  job.lane->pool->costs.Learn(job.lane->shape, device_time, &session.speed);
+  Reindex(session);
+  Delivery delivery = {.verdict = Delivery::Verdict::kFinished,
+                       .image = slot.image,
+                       .attempt = slot.attempt,
+                       .queue_wait = found->second.leased_at - slot.queued_at};
+  TakeAway(job, slot.image.index, &delivery.effects);
+  EndImage(job, slot.image.index);
+  return delivery;
+}
+
+void Scheduler::TakeAway(Job& job, int32_t index, Effects* effects) {
+  const auto tried = job.tried.find(index);
+  if (tried == job.tried.end()) return;
+  if (job.returned.erase(index) > 0) Refile(job);
+  const std::vector<LeaseId> leases = tried->second.leases;
+  for (const LeaseId id : leases) {
+    const auto lease = leases_.find(id);
+    auto& slots = lease->second.slots;
+    const auto slot = std::find_if(slots.begin(), slots.end(), [&](const Slot& candidate) {
+      return candidate.open && candidate.job == &job && candidate.image.index == index;
+    });
+    const auto number = static_cast<int32_t>(slot - slots.begin());
+    const bool whole = lease->second.open_count == 1;
+    effects->abandoned.push_back({.session = lease->second.session->id, .lease = id, .slots = {}});
+    if (!whole) effects->abandoned.back().slots.push_back(number);
+    Correct(job, -slot->charged);
+    CloseSlot(lease, number);
+  }
 }
 
 void Scheduler::CloseSlot(LeaseMap::iterator lease, int32_t number) {
@@ -117,6 +189,7 @@ void Scheduler::CloseSlot(LeaseMap::iterator lease, int32_t number) {
   if (tried != job.tried.end()) std::erase(tried->second.leases, held.id);
   if (--held.open_count == 0) {
     session.leases.erase(held.id);
+    hedges_.erase({held.hedge_at, held.id});
     leases_.erase(lease);
   }
   Reindex(session);
@@ -127,40 +200,59 @@ void Scheduler::EndImage(Job& job, int32_t index) {
   if (!job.open_ended && --job.images_left == 0) ForgetJob(job);
 }
 
-void Scheduler::RequeueImage(Job& job, const Slot& slot, bool charged, const std::string& avoid) {
-  books::TriedImage& tried = job.tried[slot.image.index];
-  tried.attempts = std::max(tried.attempts, charged ? slot.attempt : slot.attempt - 1);
+books::TriedImage& Scheduler::NoteTry(const Slot& slot, Charge charge, size_t batch, const std::string& worker) {
+  books::TriedImage& tried = slot.job->tried[slot.image.index];
+  tried.attempts = std::max(tried.attempts, charge == Charge::kNothing ? slot.attempt - 1 : slot.attempt);
   tried.queued_at = slot.queued_at;
-  if (!avoid.empty()) tried.avoid = avoid;
-  job.returned.insert(slot.image.index);
-  Refile(job);
-  // What did not count as a try was not used.
-  if (!charged) Correct(job, -slot.cost);
+  if (!worker.empty()) tried.avoid = worker;
+  if (charge != Charge::kCrash) return tried;
+  ++tried.crashes;
+  // Halves, and then alone: that finds the one that did it without a look into the batch.
+  tried.batch_max = tried.crashes == 1 ? std::max(1, static_cast<int32_t>((batch + 1) / 2)) : 1;
+  return tried;
 }
 
-void Scheduler::ReturnLease(LeaseMap::iterator lease, RetryReason reason, bool charged, Effects* effects) {
+void Scheduler::RequeueImage(const Slot& slot, bool charged) {
+  Job& job = *slot.job;
+  // What did not count as a try was not used.
+  if (!charged) Correct(job, -slot.charged);
+  if (!job.tried.find(slot.image.index)->second.leases.empty()) return;
+  job.returned.insert(slot.image.index);
+  Refile(job);
+}
+
+void Scheduler::ReturnLease(LeaseMap::iterator lease, RetryReason reason, Charge charge, Effects* effects) {
   Requeue requeue = {.reason = reason, .images = 0};
   const std::vector<Slot> slots = lease->second.slots;
+  const auto batch = static_cast<size_t>(lease->second.open_count);
+  const std::string worker = charge == Charge::kNothing ? "" : lease->second.session->capacity.worker;
   for (size_t number = 0; number < slots.size(); ++number) {
     const Slot& slot = slots[number];
     if (!slot.open) continue;
     // With its last open slot the lease is gone.
     CloseSlot(lease, static_cast<int32_t>(number));
-    if (!charged || slot.attempt < options_.attempts_max) {
-      RequeueImage(*slot.job, slot, charged, /*avoid=*/"");
+    const books::TriedImage& tried = NoteTry(slot, charge, batch, worker);
+    const bool poison = tried.crashes >= options_.crashes_max;
+    if (!tried.leases.empty() || (tried.attempts < options_.attempts_max && !poison)) {
+      RequeueImage(slot, charge != Charge::kNothing);
       ++requeue.images;
-    } else {
-      effects->failed.push_back({.image = slot.image, .attempts = slot.attempt, .reason = reason});
-      EndImage(*slot.job, slot.image.index);
+      continue;
     }
+    effects->failed.push_back(
+        {.image = slot.image, .attempts = tried.attempts, .reason = poison ? RetryReason::kPoison : reason});
+    EndImage(*slot.job, slot.image.index);
   }
   if (requeue.images > 0) effects->requeued.push_back(requeue);
 }
 
-void Scheduler::ReturnAllLeases(Session& session, RetryReason reason, Effects* effects) {
-  while (!session.leases.empty()) {
-    const bool on_device = session.leases.size() == 1;
-    ReturnLease(leases_.find(*session.leases.rbegin()), reason, /*charged=*/on_device, effects);
+void Scheduler::ReturnAllLeases(Session& session, RetryReason reason, Charge charge, Effects* effects) {
+  const std::set<LeaseId> leases = session.leases;
+  const bool told =
+      std::any_of(leases.begin(), leases.end(), [&](LeaseId lease) { return leases_.find(lease)->second.started; });
+  for (const LeaseId id : leases) {
+    const auto lease = leases_.find(id);
+    const bool on_device = told ? lease->second.started : id == *leases.begin();
+    ReturnLease(lease, reason, on_device ? charge : Charge::kNothing, effects);
   }
 }
 

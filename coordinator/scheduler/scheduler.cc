@@ -23,7 +23,7 @@ Scheduler::Scheduler(const Options& options) : options_(options) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Jobs
 
-std::optional<Refusal> Scheduler::Refuse(const JobPlacement& placement) const {
+std::optional<Refusal> Scheduler::Refuse(const JobPlacement& placement, absl::Time now) const {
   if (placement.image_count == 0) return std::nullopt;
   if (call_jobs_ >= options_.jobs_max) return LimitReached{"jobs_max", options_.jobs_max};
   if (call_images_queued_ + placement.image_count > options_.images_queued_max) {
@@ -32,12 +32,15 @@ std::optional<Refusal> Scheduler::Refuse(const JobPlacement& placement) const {
   if (call_prompt_bytes_ + placement.prompt_bytes > options_.prompt_bytes_max) {
     return LimitReached{"prompt_bytes_max", options_.prompt_bytes_max};
   }
+  if (placement.deadline == absl::InfiniteFuture()) return std::nullopt;
+  const std::optional<absl::Duration> predicted = PredictEnd(placement);
+  if (predicted.has_value() && now + *predicted > placement.deadline) return DeadlineUnreachable{*predicted};
   return std::nullopt;
 }
 
 std::optional<Refusal> Scheduler::Submit(const JobPlacement& placement, absl::Time now) {
   assert(placement.image_count >= 0 && (jobs_.empty() || jobs_.rbegin()->first < placement.id));
-  if (std::optional<Refusal> refusal = Refuse(placement); refusal.has_value()) return refusal;
+  if (std::optional<Refusal> refusal = Refuse(placement, now); refusal.has_value()) return refusal;
 
   Pool& pool = PoolOf(placement.model_digest);
   Job& job = jobs_[placement.id];
@@ -58,6 +61,7 @@ std::optional<Refusal> Scheduler::Submit(const JobPlacement& placement, absl::Ti
   call_prompt_bytes_ += job.prompt_bytes;
   job.images_left = placement.image_count;
   job.fresh.Add(0, placement.image_count, now);
+  NoteInteractive(job, now);
   Refile(job);
   return std::nullopt;
 }
@@ -75,7 +79,12 @@ void Scheduler::AddImages(JobId id, int32_t first, int32_t count, absl::Span<con
     first = index + 1;
   }
   if (first < end) job.fresh.Add(first, end - first, now);
+  NoteInteractive(job, now);
   Refile(job);
+}
+
+void Scheduler::NoteInteractive(const Job& job, absl::Time now) {
+  if (job.job_class == JobClass::kInteractive) job.lane->pool->interactive_until = now + options_.interactive_memory;
 }
 
 Effects Scheduler::DropImages(JobId id, int32_t first, int32_t count) {

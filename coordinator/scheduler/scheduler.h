@@ -23,9 +23,9 @@ namespace turbofleet {
 // A deterministic state machine: no threads, locks, clock or network. Callers pass the time in and carry the decisions
 // out, so a test plays an hour of worker failures in a moment. `now` must not go backwards.
 //
-// An image that was queued and has not ended is queued, or held by exactly one lease. It may be rendered more than
-// once, but it ends exactly once: by the first delivery that is not late, by a FailedImage, or by Cancel() and
-// DropImages().
+// An image that was queued and has not ended is queued, or held by one lease, or by two of different sessions: a hedge.
+// It may be rendered more than once, but it ends exactly once: by the first delivery that is not late, by a
+// FailedImage, or by Cancel() and DropImages().
 //
 // Fair by start-time fair queueing in three levels, each by predicted device time that is corrected when an image ends:
 // classes by weight, in a class tenants by weight, in a tenant jobs alike; in a job images go in the order of their
@@ -40,15 +40,29 @@ class Scheduler {
  public:
   struct Options {
     absl::Duration session_timeout = absl::Seconds(10);  // A worker that is silent for this long is lost.
-    absl::Duration stuck_timeout = absl::Minutes(5);     // So is the work of one whose device stands still.
-    int32_t attempts_max = 3;                            // Tries per image before it fails. 1 or more.
-    int64_t batches_held_max = 4;                        // Batches one worker may have, whatever credit it gives.
+    // So is the work of one whose device stands still for this long, and for 10 times as long as its batch should take.
+    absl::Duration stuck_timeout = absl::Seconds(10);
+    // The same for a worker whose pace nobody knows yet; it may be compiling or reading weights.
+    absl::Duration first_stuck_timeout = absl::Minutes(2);
+    int32_t attempts_max = 3;         // Tries per image before it fails. 1 or more.
+    int32_t crashes_max = 3;          // Workers that may die of an image before it fails.
+    int32_t device_failures_max = 3;  // Batches in a row on which a device may fail before its worker gets no more.
+    absl::Duration quarantine_timeout = absl::Minutes(1);  // For how long that is.
+    int64_t batches_held_max = 4;                          // Batches one worker may have, whatever credit it gives.
     // Submit() refuses what would make more wait. Open-ended jobs do not count: their caller adds what it needs.
     int64_t images_queued_max = 100'000;
     int64_t jobs_max = 1'000;
     int64_t prompt_bytes_max = int64_t{256} << 20;
     std::array<int32_t, kJobClasses> class_weights = {16, 4, 1};
     double bulk_share_min = 0.05;  // Of the device time while there is bulk work, whatever the weights say.
+    // While there was interactive work within the first, other batches are predicted to take no longer than the second,
+    // unless a single image does.
+    absl::Duration interactive_memory = absl::Seconds(1);
+    absl::Duration short_batch_time = absl::Milliseconds(50);
+    int64_t late_leases_max = 1'000;  // Leases that were taken back and may still be delivered.
+    absl::Duration hedge_after_min = absl::Seconds(1);
+    absl::Duration hedge_window = absl::Minutes(1);
+    double hedge_share_max = 0.02;  // Of the device time within the window that hedges may take.
   };
 
   explicit Scheduler(const Options& options);
@@ -91,9 +105,12 @@ class Scheduler {
   // held, but not against the worker's credit. Nothing for a session that is not there.
   Adoption Adopt(SessionId session, absl::Span<const ImageId> images, absl::Time now);
 
-  // The session's images go back to the queue. One attempt is charged to the images of its oldest lease, which was on
-  // the device when the worker died and may be the cause; those of the leases that waited behind it did not get their
-  // try. Nothing for a session that is not there.
+  // The session's images go back to the queue. Those of the leases that were started are charged with a try and with a
+  // crash, because they may be the cause; if the worker told of none, those of its oldest lease. Those that waited
+  // behind did not get their try. Nothing for a session that is not there.
+  //
+  // Images that crashed travel among themselves, after the first crash in halves of their batch, then alone, to other
+  // workers if there are any; after crashes_max they fail as poison.
   Effects EndSession(SessionId session, absl::Time now);
 
   // INVALID_ARGUMENT: the report contradicts itself or what was sent. NOT_FOUND: no such session.
@@ -101,12 +118,13 @@ class Scheduler {
   absl::Status Report(SessionId session, const WorkerReport& report, absl::Time now, Effects* effects);
 
   // Ends one image of a lease, which took `device_time` of the worker's device, or zero if that is not known. Of an
-  // image that is delivered twice, or by two workers, only one delivery is not late.
+  // image that is delivered twice, or by two workers, only one delivery is not late. A picture from a lease that was
+  // taken back from a stuck worker is not late as long as the image has not ended.
   Delivery Deliver(SessionId session, LeaseId lease, int32_t slot, Outcome outcome, absl::Duration device_time,
                    absl::Time now);
 
-  // Ends the sessions that have been silent for too long, takes the work of those that are stuck, and stops the jobs
-  // whose deadline has passed.
+  // Ends the sessions that have been silent for too long, takes the work of those that are stuck, lets out those whose
+  // quarantine is over, and stops the jobs whose deadline has passed.
   Effects Expire(absl::Time now);
 
   // When Expire() next has work. InfiniteFuture() if there is nothing that could expire.
@@ -115,8 +133,12 @@ class Scheduler {
   // ---- Decisions
 
   // Leases what can be leased to workers that have credit, least loaded first. A batch has images of one model and
-  // shape, of as many jobs as share it, and is cut so that what waits spreads over all workers that can render it. An
-  // image on its last attempt travels alone, so that it takes no neighbour down with it.
+  // shape: of one tenant first, then of its class, then of others. It is cut so that what waits spreads over all
+  // workers that can render it by their speed, and ends on all of them at about the same time. An image on its last
+  // attempt travels alone, so that it takes no neighbour down with it.
+  //
+  // A worker that has nothing to do hedges: it is leased images that another one has been holding for three times as
+  // long as they should take, if these are interactive or nothing of their shape is queued.
   std::vector<Lease> Assign(absl::Time now);
 
   SchedulerLoad Load(absl::Time now) const;
@@ -132,6 +154,11 @@ class Scheduler {
   using Slot = books::Slot;
   using HeldLease = books::HeldLease;
   using LeaseMap = std::map<LeaseId, HeldLease>;
+  struct LateLease {
+    SessionId session{};
+    absl::Time leased_at;
+    std::vector<Slot> slots;
+  };
   // A batch that is being cut.
   struct Batch {
     const Session* session = nullptr;
@@ -140,11 +167,16 @@ class Scheduler {
     std::vector<Slot> slots;
     int64_t cost = 0;  // Of one image.
 
+    bool suspects = false;  // Its images crashed.
+
     bool Full() const { return slots.size() >= images_max; }
   };
 
   // scheduler.cc: jobs and their queues.
-  std::optional<Refusal> Refuse(const JobPlacement& placement) const;
+  std::optional<Refusal> Refuse(const JobPlacement& placement, absl::Time now) const;
+  // From now until the last of a new job's images. Nothing if too little is known.
+  std::optional<absl::Duration> PredictEnd(const JobPlacement& placement) const;
+  void NoteInteractive(const Job& job, absl::Time now);
   Pool& PoolOf(const std::string& model_digest);
   void ForgetPoolIfUnused(Pool& pool);
   Tenant& TenantOf(Pool& pool, const JobPlacement& placement);
@@ -175,11 +207,21 @@ class Scheduler {
   // Takes an open slot out of its lease, and the lease away with its last one.
   void CloseSlot(LeaseMap::iterator lease, int32_t slot);
   void EndImage(Job& job, int32_t index);
-  // Puts the image of a slot that was closed back into the queue. `charged`: this try counts.
-  void RequeueImage(Job& job, const Slot& slot, bool charged, const std::string& avoid);
-  // Takes back what is open of a lease; images without attempts left end.
-  void ReturnLease(LeaseMap::iterator lease, RetryReason reason, bool charged, Effects* effects);
-  void ReturnAllLeases(Session& session, RetryReason reason, Effects* effects);
+  enum class Charge { kNothing, kTry, kCrash };
+  // Writes down how the try of a slot ended that was closed.
+  books::TriedImage& NoteTry(const Slot& slot, Charge charge, size_t batch, const std::string& worker);
+  // Puts an image that was tried back into the queue, unless another lease holds it.
+  void RequeueImage(const Slot& slot, bool charged);
+  // Takes back what is open of a lease; images without tries left end.
+  void ReturnLease(LeaseMap::iterator lease, RetryReason reason, Charge charge, Effects* effects);
+  // `charge` is for those leases that were on the device.
+  void ReturnAllLeases(Session& session, RetryReason reason, Charge charge, Effects* effects);
+  void RememberLate(const HeldLease& lease);
+  Delivery DeliverLate(Session& session, LeaseId lease, int32_t slot, Outcome outcome, absl::Duration device_time,
+                       absl::Time now);
+  // Takes an image that has ended away from the queue and from whoever else holds it.
+  void TakeAway(Job& job, int32_t index, Effects* effects);
+  void CountDeviceFailure(Session& session, LeaseId lease, absl::Time now, Effects* effects);
 
   // assignment.cc
   struct Choice;
@@ -192,9 +234,17 @@ class Scheduler {
   // Put a tenant's images into a batch. True: nothing may be added to it.
   bool TakeReturned(const books::TenantQueue& queue, Batch* batch);
   void TakeFresh(books::TenantQueue& queue, Batch* batch);
-  std::vector<Slot> CutBatch(const Session& session, const Choice& choice);
+  std::vector<Slot> CutBatch(const Session& session, const Choice& choice, absl::Time now);
   std::optional<Lease> AssignTo(Session& session, absl::Time now);
   void AssignPool(Pool& pool, absl::Time now, std::vector<Lease>* leases);
+
+  // hedging.cc
+  bool MayHedge(Pool& pool, int64_t cost, absl::Time now) const;
+  Session* FindIdle(const Lane& lane, const Session& other) const;
+  // What a session has to do, by what is known now.
+  int64_t BusyNow(const Session& session) const;
+  std::optional<Lease> HedgeLease(HeldLease& late, absl::Time now);
+  void Hedge(absl::Time now, std::vector<Lease>* leases);
 
   const Options options_;
   LeaseId last_lease_{};
@@ -214,6 +264,8 @@ class Scheduler {
   std::map<JobId, Job> jobs_;
   std::map<SessionId, Session> sessions_;
   LeaseMap leases_;
+  std::map<LeaseId, LateLease> late_;                // Taken back from stuck workers.
+  std::set<std::pair<absl::Time, LeaseId>> hedges_;  // By when they may be hedged.
   std::set<std::pair<absl::Time, SessionId>> expiries_;
   std::set<std::pair<absl::Time, JobId>> deadlines_;
   std::vector<JobId> expired_jobs_;  // That Expire() has not told of yet.

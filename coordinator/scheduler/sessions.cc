@@ -50,13 +50,18 @@ Effects Scheduler::EndSession(SessionId id, absl::Time /*now*/) {
   Effects effects;
   const auto found = sessions_.find(id);
   if (found == sessions_.end()) return effects;
-  ReturnAllLeases(found->second, RetryReason::kWorkerLost, &effects);
+  ReturnAllLeases(found->second, RetryReason::kWorkerLost, Charge::kCrash, &effects);
   ForgetSession(found->second);
   return effects;
 }
 
 absl::Time Scheduler::StuckAt(const Session& session) const {
-  return session.leases.empty() ? absl::InfiniteFuture() : session.last_progress + options_.stuck_timeout;
+  if (session.leases.empty()) return absl::InfiniteFuture();
+  if (!session.speed.measured()) {
+    return session.last_progress + std::max(options_.stuck_timeout, options_.first_stuck_timeout);
+  }
+  const HeldLease& oldest = leases_.find(*session.leases.begin())->second;
+  return session.last_progress + std::max(options_.stuck_timeout, 10 * absl::Nanoseconds(oldest.predicted));
 }
 
 void Scheduler::Reindex(Session& session) {
@@ -87,7 +92,8 @@ void Scheduler::Reindex(Session& session) {
     session.counted_speed = speed;
   }
 
-  const absl::Time expiry = std::min(session.last_report + options_.session_timeout, StuckAt(session));
+  const absl::Time expiry = std::min({session.last_report + options_.session_timeout, StuckAt(session),
+                                      session.quarantined_until.value_or(absl::InfiniteFuture())});
   if (expiry == session.expiry) return;
   expiries_.erase({session.expiry, session.id});
   expiries_.emplace(expiry, session.id);
@@ -135,7 +141,8 @@ absl::Status Scheduler::Report(SessionId id, const WorkerReport& report, absl::T
     if (lease <= report.last_lease_received && !listed.contains(lease)) released.push_back(lease);
   }
   for (const LeaseId lease : released) {
-    ReturnLease(leases_.find(lease), RetryReason::kReleased, /*charged=*/!report.draining, effects);
+    ReturnLease(leases_.find(lease), RetryReason::kReleased, report.draining ? Charge::kNothing : Charge::kTry,
+                effects);
   }
   Reindex(session);
   return absl::OkStatus();
@@ -161,12 +168,18 @@ Effects Scheduler::Expire(absl::Time now) {
       effects.lost_sessions.push_back(id);
       continue;
     }
+    if (session.quarantined_until.has_value() && *session.quarantined_until <= now) {
+      session.quarantined_until.reset();
+      Reindex(session);
+      continue;
+    }
     session.stuck = true;
     effects.stuck_sessions.push_back(id);
     for (const LeaseId lease : session.leases) {
       effects.abandoned.push_back({.session = id, .lease = lease, .slots = {}});
+      RememberLate(leases_.find(lease)->second);
     }
-    ReturnAllLeases(session, RetryReason::kWorkerStuck, &effects);
+    ReturnAllLeases(session, RetryReason::kWorkerStuck, Charge::kTry, &effects);
     Reindex(session);
   }
   StopExpiredJobs(now);

@@ -64,6 +64,7 @@ class Simulation {
                .slow_client = up_to(300)};
     options_ = {.scheduler = {.session_timeout = absl::Seconds(3),
                               .stuck_timeout = absl::Seconds(5),
+                              .first_stuck_timeout = absl::Seconds(5),
                               .attempts_max = 1 + up_to(4),
                               .batches_held_max = 1 + up_to(4),
                               .images_queued_max = 300,
