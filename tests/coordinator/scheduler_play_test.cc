@@ -1,6 +1,4 @@
 // Promises of the scheduler that show over long plays, from seeds. The seed is the whole reproduction.
-#include <malloc.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -300,34 +298,6 @@ TEST_P(SchedulerChaosTest, EachImageEndsExactlyOnce) {
 
 INSTANTIATE_TEST_SUITE_P(Seed, SchedulerPlayTest, ::testing::Range(1u, 25u), ::testing::PrintToStringParamName());
 INSTANTIATE_TEST_SUITE_P(Seed, SchedulerChaosTest, ::testing::Range(1u, 201u), ::testing::PrintToStringParamName());
-
-// The largest job there can be takes no more than what is with workers.
-TEST(SchedulerMemoryTest, AJobTakesMemoryByWhatIsInFlight) {
-  Scheduler scheduler({.batches_held_max = 1'000'000});
-  Effects effects;
-  scheduler.OpenSession(SessionId{1}, Worker(32), At(0));
-  JobPlacement placement = JobOf(JobId{1}, 0);
-  (void)scheduler.Submit(placement, At(0));
-  const auto before = mallinfo2().uordblks;
-  scheduler.AddImages(JobId{1}, 0, 2'147'483'647, {}, At(0));
-  EXPECT_EQ(scheduler.Queued(JobId{1}), 2'147'483'647);
-  std::mt19937 random(1);
-  std::deque<Lease> held;
-  for (int64_t i = 1; i <= 50'000; ++i) {
-    WorkerReport report = {.batches_taken_max = i};
-    for (const Lease& lease : held) report.leases.push_back(lease.id);
-    if (!held.empty()) report.last_lease_received = held.back().id;
-    TURBOFLEET_ASSERT_OK(scheduler.Report(SessionId{1}, report, At(0), &effects));
-    for (const Lease& lease : scheduler.Assign(At(0))) held.push_back(lease);
-    if (held.size() < 4) continue;
-    for (int32_t slot = 0; slot < 32; ++slot) {
-      const Outcome outcome = random() % 8 == 0 ? Outcome::kFailed : Outcome::kRendered;
-      scheduler.Deliver(SessionId{1}, held.front().id, slot, outcome, absl::ZeroDuration(), At(0));
-    }
-    held.pop_front();
-  }
-  EXPECT_LT(mallinfo2().uordblks, before + 100'000);
-}
 
 }  // namespace
 }  // namespace turbofleet
