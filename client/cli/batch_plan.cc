@@ -4,6 +4,8 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
 #include "common/sha256.h"
 #include "common/status.h"
 
@@ -34,6 +36,8 @@ Prepared Prepare(const Recipe& recipe) {
 
 // Files to start from may be many and large, and each is held until its calls are made.
 constexpr size_t kPreparedMax = 64;
+// A slip of the keyboard must not fill the memory with seeds.
+constexpr int32_t kRowImagesMax = 1'000'000;
 
 class Planner {
  public:
@@ -49,6 +53,9 @@ class Planner {
     call.request.seed = first_seed;
     call.request.count = count;
     TURBOFLEET_RETURN_IF_ERROR(client::Validate(call.request));
+    if (count > kRowImagesMax) {
+      return InvalidField("count", absl::StrCat("may be at most ", kRowImagesMax, " in one row, not ", count));
+    }
     call.request.seed.reset();
     call.request.count.reset();
     call.sources = {{.id = row.id, .row = row.number, .indexes = {}}};
@@ -58,12 +65,15 @@ class Planner {
         ++plan_->earlier;
         continue;
       }
+      ++plan_->images;
       call.request.seeds.push_back(seed);
       call.sources[0].indexes.push_back(folder_->TakeIndex(first_index + i));
+      if (static_cast<int64_t>(call.request.seeds.size()) < limits_.images_max) continue;
+      Put(row.recipe, call);
+      call.request.seeds.clear();
+      call.sources[0].indexes.clear();
     }
-    if (call.request.seeds.empty()) return absl::OkStatus();
-    plan_->images += static_cast<int64_t>(call.request.seeds.size());
-    Put(row.recipe, std::move(call));
+    if (!call.request.seeds.empty()) Put(row.recipe, std::move(call));
     return absl::OkStatus();
   }
 

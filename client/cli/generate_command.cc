@@ -32,6 +32,9 @@ them, and numbering goes on after the last. What a picture was made from is in m
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some pictures failed, 4 no connection, 5 deadline, 130 interrupted.)";
 
+// A slip of the keyboard must not fill the memory with seeds. How many a cluster takes in one call is its own to say.
+constexpr size_t kImagesMax = 1'000'000;
+
 struct GenerateFlags {
   std::vector<std::string> prompts;
   std::optional<uint64_t> seed;
@@ -112,6 +115,11 @@ absl::StatusOr<Call> MakeCall(const GenerateFlags& flags) {
     call.init_image_sha256 = Sha256Hex(call.request.init_image.data(), call.request.init_image.size());
   }
   TURBOFLEET_RETURN_IF_ERROR(client::Validate(call.request));
+  const size_t per_prompt =
+      call.request.seeds.empty() ? static_cast<size_t>(call.request.count.value_or(1)) : call.request.seeds.size();
+  if (per_prompt * call.request.prompts.size() > kImagesMax) {
+    return InvalidField("count", absl::StrCat("asks for more than ", kImagesMax, " pictures in one command"));
+  }
   if (flags.resume && flags.seeds.empty() && !flags.seed.has_value()) {
     return InvalidField("--resume", "needs --seed or --seeds; pictures from random seeds cannot be found again");
   }

@@ -28,7 +28,7 @@ std::string HelpFormatter::make_option_opts(const CLI::Option* option) const {
   if (option->get_type_size() == 0) return "";
   std::string text;
   if (!option->get_type_name().empty())
-    text = " " + option->get_type_name().substr(0, option->get_type_name().find(':'));
+    text = " " + option->get_type_name().substr(0, option->get_type_name().find(":{"));
   if (!option->get_default_str().empty()) text += " [" + option->get_default_str() + "]";
   return text;
 }

@@ -57,14 +57,14 @@ absl::Status ValidateSeeds(const GenerateRequest& request) {
     TURBOFLEET_RETURN_IF_ERROR(check(absl::StrCat("seeds[", i, "]"), request.seeds[i]));
   }
   if (!request.seeds.empty() && (request.seed.has_value() || request.count.has_value())) {
-    return InvalidField("seeds", absl::StrCat("cannot go together with ", request.seed.has_value() ? "seed" : "count"));
+    return InvalidField(request.seed.has_value() ? "seed" : "count", "cannot be set together with seeds");
   }
   TURBOFLEET_RETURN_IF_ERROR(check("seed", request.seed.value_or(0)));
   const int32_t count = request.count.value_or(1);
   if (count < 1) return InvalidField("count", absl::StrCat("must be 1 or more, not ", count));
   const uint64_t last = request.seed.value_or(0) + static_cast<uint64_t>(count) - 1;
   if (last > kSeedMax) {
-    return InvalidField("count", absl::StrCat("the last seed, ", last, ", would be above ", kSeedMax));
+    return InvalidField("seed", absl::StrCat("the last one, seed + count - 1 = ", last, ", would be above ", kSeedMax));
   }
   const int64_t per_prompt = request.seeds.empty() ? count : static_cast<int64_t>(request.seeds.size());
   if (per_prompt * static_cast<int64_t>(request.prompts.size()) > kImagesMax) {
@@ -117,7 +117,7 @@ absl::Status ValidateOutput(const GenerateRequest& request) {
       return InvalidField("quality", absl::StrCat("must be 1 to 100, not ", *request.quality));
     }
   }
-  if (format == FileFormat::kRaw && request.embed_metadata.has_value()) {
+  if (format == FileFormat::kRaw && request.embed_metadata.value_or(false)) {
     return InvalidField("embed_metadata", "raw pixels have no room for metadata");
   }
   if (!IsValidUtf8(request.model)) return InvalidField("model", "is not UTF-8");

@@ -4,6 +4,9 @@
 //   absl::Status status = client->GenerateImages({.prompts = {"a red circle"}, .seed = 1}, {}, [](auto event) {
 //     if (auto* image = std::get_if<turbofleet::client::Image>(&event)) Save(image->content);
 //   });
+//
+// Structs of options are meant for designated initialisers: each field has its default, so that a compiler does not
+// warn of those that are left out.
 #pragma once
 
 #include <functional>
@@ -38,31 +41,31 @@ struct RetryPolicy {
 
 // PEM files by path, for channels that leave this machine.
 struct TransportSecurity {
-  std::string authority;    // CA bundle; "" with a coordinator elsewhere: the system's.
-  std::string certificate;  // Own chain, for mutual TLS.
-  std::string key;          // Its private key.
-  bool insecure = false;    // Plain text although the coordinator is on another machine.
+  std::string authority = {};    // CA bundle; "" with a coordinator elsewhere: the system's.
+  std::string certificate = {};  // Own chain, for mutual TLS.
+  std::string key = {};          // Its private key.
+  bool insecure = false;         // Plain text although the coordinator is on another machine.
 };
 
 struct ClientOptions {
   std::string coordinator = "localhost:50051";  // "HOST:PORT", "unix:PATH", or a gRPC target such as dns:///name:port.
-  TransportSecurity security;
-  RetryPolicy retry;
+  TransportSecurity security = {};
+  RetryPolicy retry = {};
 };
 
 struct GenerateOptions {
   // For the whole call with all its tries. Not set: none.
-  std::optional<absl::Duration> timeout;
+  std::optional<absl::Duration> timeout = {};
   // Cancels the call, also on the cluster.
-  std::stop_token stop;
+  std::stop_token stop = {};
   // Told before each wait for another try.
-  std::function<void(const absl::Status& error, absl::Duration delay)> on_retry;
+  std::function<void(const absl::Status& error, absl::Duration delay)> on_retry = {};
 };
 
 // How long GetCluster() and ListWorkers() may take.
 struct LookOptions {
   absl::Duration timeout = absl::Seconds(10);
-  std::stop_token stop;
+  std::stop_token stop = {};
 };
 
 class Connection;

@@ -21,36 +21,36 @@ enum class Vae { kFull, kTiny };
 // same request gives the same pixels whichever worker draws it.
 struct GenerateRequest {
   // 1 to 1,000 prompts in UTF-8 of at most 4,096 bytes each.
-  std::vector<std::string> prompts;
+  std::vector<std::string> prompts = {};
   // Only with `guidance_scale` above 1; at most 4,096 bytes.
-  std::string negative_prompt;
+  std::string negative_prompt = {};
   // The seed of the first image of each prompt, 0 to 4,294,967,295. Not set: the coordinator draws one.
-  std::optional<uint64_t> seed;
+  std::optional<uint64_t> seed = {};
   // Images per prompt, from `seed` upwards. Not set: 1.
-  std::optional<int32_t> count;
+  std::optional<int32_t> count = {};
   // Instead of `seed` and `count`: the seed of each image of a prompt.
-  std::vector<uint64_t> seeds;
+  std::vector<uint64_t> seeds = {};
   // Pixels, a multiple of 8 from 64 to 1024. Not set: the model's.
-  std::optional<int32_t> width;
-  std::optional<int32_t> height;
+  std::optional<int32_t> width = {};
+  std::optional<int32_t> height = {};
   // Sampler steps, 1 to 4. Not set: 1, or 2 with an `init_image`.
-  std::optional<int32_t> steps;
+  std::optional<int32_t> steps = {};
   // Classifier-free guidance, 0 to 20. Not set: 0.
-  std::optional<double> guidance_scale;
+  std::optional<double> guidance_scale = {};
   // The bytes of a PNG, JPEG or WebP file to start from, at most 8 MiB. Empty: text-to-image.
-  std::string init_image;
+  std::string init_image = {};
   // How far to go from `init_image`: above 0 to 1, and int(steps * strength) must be 1 or more. Not set: 0.5.
-  std::optional<double> strength;
+  std::optional<double> strength = {};
   // Not set: PNG.
-  std::optional<FileFormat> format;
+  std::optional<FileFormat> format = {};
   // JPEG and WebP only, 1 to 100. Not set: 95.
-  std::optional<int32_t> quality;
+  std::optional<int32_t> quality = {};
   // Whether files carry the parameters that made them; not for raw. Not set: true.
-  std::optional<bool> embed_metadata;
+  std::optional<bool> embed_metadata = {};
   // Not set: the full one.
-  std::optional<Vae> vae;
+  std::optional<Vae> vae = {};
   // The model's digest or name. Empty: the one that the cluster serves.
-  std::string model;
+  std::string model = {};
 };
 
 // INVALID_ARGUMENT if the cluster would refuse `request` whatever its state: the message starts with the field, and
