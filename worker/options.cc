@@ -86,7 +86,9 @@ void AddEngine(CLI::App& app, WorkerOptions* options, RawDevices* raw) {
       ->type_name("ENGINE")
       ->capture_default_str()
       ->group(kGroup);
-  app.add_option("--model", options->model_dir, "Model folder in the layout of Hugging Face diffusers")
+  app.add_option("--model", options->model_dir,
+                 "Model folder in the layout of Hugging Face diffusers; requests may ask for the model by the folder's "
+                 "name, or by that of the folder around it where it is called model")
       ->type_name("DIR")
       ->group(kGroup);
   app.add_option("--tiny-vae", options->tiny_vae_dir, "Folder of a tiny VAE; without it the model's vae_tiny/, if any")

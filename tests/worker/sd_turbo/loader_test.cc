@@ -40,6 +40,16 @@ TEST(SdTurboLoaderTest, TellsWhatTheModelIs) {
   EXPECT_THAT(info.model_digest, ::testing::MatchesRegex("sha256:[0-9a-f]{64}"));
 }
 
+TEST(SdTurboLoaderTest, AFolderCalledModelIsNamedAfterTheOneAroundIt) {
+  TinyModelCopy copy;
+  const std::filesystem::path inner = std::filesystem::path(copy.folder()) / "my_net" / "model";
+  std::filesystem::create_directories(inner.parent_path());
+  std::filesystem::copy(TinyModel(), inner, std::filesystem::copy_options::recursive);
+  const auto engine = Load(inner.string() + "/");
+  ASSERT_THAT(engine, IsOk());
+  EXPECT_EQ((*engine)->Info().model_name, "my_net");
+}
+
 TEST(SdTurboLoaderTest, NamesAMissingTensor) {
   TinyModelCopy copy;
   copy.EditTensors("unet", [](auto& tensors) { tensors.erase("mid_block.resnets.0.conv1.weight"); });

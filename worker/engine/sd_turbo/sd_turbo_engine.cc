@@ -73,7 +73,10 @@ void UseThreads(int threads) {
 std::string NameOfFolder(const std::string& model_dir) {
   std::error_code error;
   const std::filesystem::path path = std::filesystem::canonical(model_dir, error);
-  return error ? model_dir : path.filename().string();
+  if (error) return model_dir;
+  // A folder called "model" says nothing; what it belongs to does.
+  const bool generic = path.filename() == "model" && path.parent_path().has_filename();
+  return (generic ? path.parent_path() : path).filename().string();
 }
 
 class SdTurboEngine : public Engine {

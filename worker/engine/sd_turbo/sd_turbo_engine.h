@@ -18,7 +18,8 @@ struct SdTurboOptions {
   int batch_images_max = 8;            // At least 1.
   int text_cache_entries_max = 128;    // Prompts whose text states are kept.
   std::string tiny_vae_dir;            // An AutoencoderTiny folder. Empty: `<model_dir>/vae_tiny` if there is one.
-  std::string model_name;              // For people. Empty: the name of the model's folder.
+  // For people. Empty: the name of the model's folder, or of the folder around it where that is "model".
+  std::string model_name;
   // Where digests of large models are remembered. Empty: `${XDG_CACHE_HOME:-~/.cache}/turbofleet`.
   std::string digest_cache_dir;
 };
