@@ -14,17 +14,38 @@ namespace turbofleet::cli {
 namespace {
 
 struct Word {
-  std::string text;  // "--seed", "-s" or a subcommand.
+  std::string text;  // "--seed" or "-s".
   std::string help;
+  bool takes_value = false;
+  std::string values;  // "png jpeg": those that are taken, if they are few.
 };
+
+// CLI11 tells the values of IsMember() only as a part of the type's name: "NAME:{png,jpeg}".
+std::string ValuesOf(const CLI::Option& option) {
+  const std::string type = option.get_type_name();
+  const size_t open = type.find(":{"), close = type.rfind('}');
+  if (open == std::string::npos || close == std::string::npos) return "";
+  return absl::StrReplaceAll(type.substr(open + 2, close - open - 2), {{",", " "}});
+}
 
 std::vector<Word> OptionsOf(const CLI::App& app) {
   std::vector<Word> words;
   for (const CLI::Option* option : app.get_options()) {
-    for (const std::string& name : option->get_lnames()) words.push_back({"--" + name, option->get_description()});
-    for (const std::string& name : option->get_snames()) words.push_back({"-" + name, option->get_description()});
+    const auto add = [&](const std::string& text) {
+      words.push_back({text, option->get_description(), option->get_type_size() > 0, ValuesOf(*option)});
+    };
+    for (const std::string& name : option->get_lnames()) add("--" + name);
+    for (const std::string& name : option->get_snames()) add("-" + name);
   }
   return words;
+}
+
+// The values of an argument without a name, such as the SHELL here.
+std::string ArgumentValuesOf(const CLI::App& app) {
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_positional() && !ValuesOf(*option).empty()) return ValuesOf(*option);
+  }
+  return "";
 }
 
 std::vector<const CLI::App*> CommandsOf(const CLI::App& root) {
@@ -40,16 +61,20 @@ std::string CommandNames(const CLI::App& root) {
                        [](std::string* out, const CLI::App* command) { absl::StrAppend(out, command->get_name()); });
 }
 
-// What follows the subcommand is its own options, or a file.
+// What follows the subcommand is its own options, a value, or a file.
 std::string BashScript(const CLI::App& root) {
-  std::string cases;
+  std::string cases, values;
   for (const CLI::App* command : CommandsOf(root)) {
     absl::StrAppend(&cases, "    ", command->get_name(), ") words='", Texts(OptionsOf(*command)), " ",
-                    Texts(OptionsOf(root)), "' ;;\n");
+                    Texts(OptionsOf(root)), "' arguments='", ArgumentValuesOf(*command), "' ;;\n");
+    for (const Word& word : OptionsOf(*command)) {
+      if (word.values.empty()) continue;
+      absl::StrAppend(&values, "    '", command->get_name(), " ", word.text, "') arguments='", word.values, "' ;;\n");
+    }
   }
   return absl::StrCat(
       "_turbofleet() {\n"
-      "  local current=${COMP_WORDS[COMP_CWORD]} command='' words word\n"
+      "  local current=${COMP_WORDS[COMP_CWORD]} command='' arguments='' words word\n"
       "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
       "    case \" ",
       CommandNames(root),
@@ -59,7 +84,12 @@ std::string BashScript(const CLI::App& root) {
       cases, "    *) words='", CommandNames(root), " ", Texts(OptionsOf(root)),
       "' ;;\n"
       "  esac\n"
-      "  if [[ -n $command && $current != -* ]]; then\n"
+      "  case \"$command ${COMP_WORDS[COMP_CWORD-1]}\" in\n",
+      values,
+      "  esac\n"
+      "  if [[ -n $arguments && $current != -* ]]; then\n"
+      "    COMPREPLY=($(compgen -W \"$arguments\" -- \"$current\"))\n"
+      "  elif [[ -n $command && $current != -* ]]; then\n"
       "    COMPREPLY=($(compgen -f -- \"$current\"))\n"
       "  else\n"
       "    COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
@@ -75,13 +105,21 @@ std::string Quoted(const std::string& help) {
 
 std::string ZshScript(const CLI::App& root) {
   std::string commands, cases;
+  const auto add = [&cases](const CLI::App& app) {
+    for (const Word& word : OptionsOf(app)) {
+      const std::string value = word.values.empty() ? ":value:_files" : absl::StrCat(":value:(", word.values, ")");
+      absl::StrAppend(&cases, "        '", word.text, "[", Quoted(word.help), "]", word.takes_value ? value : "",
+                      "' \\\n");
+    }
+  };
   for (const CLI::App* command : CommandsOf(root)) {
     absl::StrAppend(&commands, "    '", command->get_name(), ":", Quoted(command->get_description()), "'\n");
     absl::StrAppend(&cases, "    ", command->get_name(), ")\n      _arguments \\\n");
-    for (const Word& word : OptionsOf(*command)) {
-      absl::StrAppend(&cases, "        '", word.text, "[", Quoted(word.help), "]' \\\n");
-    }
-    absl::StrAppend(&cases, "        '*:file:_files'\n      ;;\n");
+    add(*command);
+    add(root);
+    const std::string arguments = ArgumentValuesOf(*command);
+    absl::StrAppend(&cases, "        '*:argument:", arguments.empty() ? "_files" : absl::StrCat("(", arguments, ")"),
+                    "'\n      ;;\n");
   }
   return absl::StrCat(
       "#compdef turbofleet\n"
@@ -107,14 +145,20 @@ std::string FishScript(const CLI::App& root) {
     for (const Word& word : OptionsOf(app)) {
       const bool is_long = word.text.size() > 2;
       absl::StrAppend(&script, "complete -c turbofleet", condition, is_long ? " -l " : " -s ",
-                      word.text.substr(is_long ? 2 : 1), " -d '", Quoted(word.help), "'\n");
+                      word.text.substr(is_long ? 2 : 1), word.takes_value ? " -r" : "",
+                      word.values.empty() ? "" : absl::StrCat(" -f -a '", word.values, "'"), " -d '", Quoted(word.help),
+                      "'\n");
     }
   };
   add("", root);
   for (const CLI::App* command : CommandsOf(root)) {
     absl::StrAppend(&script, "complete -c turbofleet -n __fish_use_subcommand -a ", command->get_name(), " -d '",
                     Quoted(command->get_description()), "'\n");
-    add(absl::StrCat(" -n '__fish_seen_subcommand_from ", command->get_name(), "'"), *command);
+    const std::string condition = absl::StrCat(" -n '__fish_seen_subcommand_from ", command->get_name(), "'");
+    add(condition, *command);
+    if (const std::string arguments = ArgumentValuesOf(*command); !arguments.empty()) {
+      absl::StrAppend(&script, "complete -c turbofleet", condition, " -f -a '", arguments, "'\n");
+    }
   }
   return script;
 }

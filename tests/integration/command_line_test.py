@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import subprocess
 import tempfile
 import unittest
@@ -134,6 +135,39 @@ class WithoutClusterTest(unittest.TestCase):
                 result = subprocess.run([BIN_DIR / program, flag], capture_output=True, text=True, timeout=60)
                 self.assertEqual(result.returncode, 0, result.stderr)
                 self.assertIn(needle.lower(), result.stdout.lower())
+
+    def complete(self, *words):
+        """What bash offers for the last of the words."""
+        script = subprocess.run([BIN_DIR / "turbofleet", "completion", "bash"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(script.returncode, 0, script.stderr)
+        result = subprocess.run(
+            ["bash", "-c", script.stdout + 'COMP_WORDS=(turbofleet "$@"); COMP_CWORD=$#; _turbofleet; echo "${COMPREPLY[@]}"',
+             "bash", *words], capture_output=True, text=True, timeout=60)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return set(result.stdout.split())
+
+    def test_bash_completes_commands_options_values_and_files(self):
+        commands = {"generate", "batch", "workers", "status", "verify", "completion", "version"}
+        self.assertLessEqual(commands | {"--coordinator"}, self.complete(""))
+        self.assertEqual(self.complete("gen"), {"generate"})
+        self.assertEqual(self.complete("-c", "host:1", "ba"), {"batch"})
+        self.assertEqual(self.complete("generate", "a fox", "--se"), {"--seed", "--seeds"})
+        self.assertEqual(self.complete("generate", "--coord"), {"--coordinator"})
+        self.assertEqual(self.complete("generate", "--format", ""), {"png", "jpeg", "jpg", "webp", "raw"})
+        self.assertEqual(self.complete("batch", "-f", "w"), {"webp"})
+        self.assertEqual(self.complete("completion", ""), {"bash", "zsh", "fish"})
+        self.assertEqual(self.complete("verify", __file__[:-1]), {__file__})
+
+    def test_every_shell_gets_every_option(self):
+        for command in ("generate", "batch"):
+            page = subprocess.run([BIN_DIR / "turbofleet", command, "--help"], capture_output=True, text=True, timeout=60)
+            options = re.findall(r"^  (?:-\w,)?--([\w-]+)", page.stdout, re.MULTILINE)
+            self.assertGreater(len(options), 20)
+            for shell in ("bash", "zsh", "fish"):
+                script = subprocess.run([BIN_DIR / "turbofleet", "completion", shell], capture_output=True, text=True,
+                                        timeout=60)
+                for option in options:
+                    self.assertRegex(script.stdout, rf"(--|-l ){option}\b", f"{shell}: {command} --{option}")
 
     def test_nobody_there_is_said_with_what_to_do(self):
         result = subprocess.run([BIN_DIR / "turbofleet", "--coordinator", "127.0.0.1:1", "status"], capture_output=True,
