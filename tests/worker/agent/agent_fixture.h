@@ -188,6 +188,14 @@ class AgentTest : public ::testing::Test {
     });
   }
 
+  // Waits until the agent has been sent everything up to a lease.
+  bool AwaitReceived(size_t session, uint64_t lease) {
+    while (TriggerReport(session)) {
+      if (coordinator_.reports(session).back().last_lease_received() >= lease) return true;
+    }
+    return false;
+  }
+
   // Makes the agent report, and waits until it has.
   bool TriggerReport(size_t session) {
     const size_t before = coordinator_.reports(session).size();

@@ -54,9 +54,8 @@ TEST_F(AgentTest, SaysWhoItIsAndTakesOneBatchAhead) {
   coordinator_.SendBatch(0, MakeBatch(5, 2));
   coordinator_.SendBatch(0, MakeBatch(6, 1));
   ASSERT_TRUE(script_.AwaitStarted(1));
-  ASSERT_TRUE(TriggerReport(0));
+  ASSERT_TRUE(AwaitReceived(0, 6));
   ASSERT_TRUE(AwaitLeases(0, {5, 6}, 2));
-  EXPECT_EQ(coordinator_.reports(0).back().last_lease_received(), 6u);
   script_.LetOneGo();
   ASSERT_TRUE(script_.AwaitStarted(2));
   EXPECT_TRUE(coordinator_.AwaitReport(0, [](const auto& report) { return report.batches_taken_max() == 3; }));
@@ -196,6 +195,7 @@ TEST_F(AgentTest, ABrokenSessionDropsItsWorkAndIsDialedAgainWithTheEngineWarm) {
   script_.Hold();
   coordinator_.SendBatch(0, MakeBatch(4, 2));
   coordinator_.SendBatch(0, MakeBatch(5, 2));
+  ASSERT_TRUE(AwaitReceived(0, 5));
   ASSERT_TRUE(script_.AwaitStarted(1));
   coordinator_.EndSession(0, grpc::Status(grpc::StatusCode::UNAVAILABLE, "shutting down"));
   ASSERT_TRUE(observer_.AwaitOutcomes(ImageOutcome::kAbandoned, 4));
@@ -433,6 +433,7 @@ TEST_F(AgentTest, ABacklogWithholdsCreditUntilItIsAcknowledged) {
   coordinator_.SendBatch(0, MakeBatch(2, 1));
   coordinator_.SendBatch(0, MakeBatch(3, 1));
   ASSERT_TRUE(observer_.AwaitDelivering(5));
+  ASSERT_TRUE(coordinator_.AwaitDeliveries(5));
   ASSERT_TRUE(script_.AwaitEnded(3));
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(TriggerReport(0));
   EXPECT_EQ(coordinator_.reports(0).back().batches_taken_max(), 3);
@@ -446,6 +447,7 @@ TEST_F(AgentTest, ABacklogInBytesWithholdsCreditToo) {
   StartAndAwaitSession();
   coordinator_.SendBatch(0, MakeBatch(1, 2));
   ASSERT_TRUE(observer_.AwaitDelivering(2));
+  ASSERT_TRUE(coordinator_.AwaitDeliveries(2));
   ASSERT_TRUE(script_.AwaitEnded(1));
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(TriggerReport(0));
   EXPECT_EQ(coordinator_.reports(0).back().batches_taken_max(), 2);
@@ -459,7 +461,7 @@ TEST_F(AgentTest, ADeviceFailureDeliversWhatItCanGivesBackTheRestAndIsTheEnd) {
   coordinator_.SendBatch(0, MakeBatch(1, 3));
   coordinator_.SendBatch(0, MakeBatch(2, 2));
   ASSERT_TRUE(script_.AwaitStarted(1));
-  ASSERT_TRUE(TriggerReport(0));
+  ASSERT_TRUE(AwaitReceived(0, 2));
   ASSERT_TRUE(AwaitLeases(0, {1, 2}, 2));
   script_.FailDevice(absl::InternalError("Xid 79: the GPU has fallen off the bus"), /*images=*/1);
   script_.LetOneGo();
