@@ -14,16 +14,35 @@ if(TURBOFLEET_SANITIZE)
   target_compile_options(turbofleet_options INTERFACE
     -fsanitize=${TURBOFLEET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(turbofleet_options INTERFACE -fsanitize=${TURBOFLEET_SANITIZE})
+  if(TURBOFLEET_FUZZ)
+    # Coverage guides the fuzzer only through code that is instrumented.
+    target_compile_options(turbofleet_options INTERFACE -fsanitize=fuzzer-no-link)
+  endif()
 else()
   target_compile_definitions(turbofleet_options INTERFACE
     $<$<CONFIG:Release,RelWithDebInfo>:_FORTIFY_SOURCE=2> _GLIBCXX_ASSERTIONS)
 endif()
 target_link_options(turbofleet_options INTERFACE -Wl,-z,relro,-z,now)
-
 find_program(TURBOFLEET_MOLD mold)
 if(TURBOFLEET_MOLD)
   # The linker is a fifth of a rebuild with the default one.
   target_link_options(turbofleet_options INTERFACE -fuse-ld=mold)
+endif()
+
+# What a program needs beside its libraries.
+add_library(turbofleet_program_options INTERFACE)
+target_link_libraries(turbofleet_program_options INTERFACE turbofleet_options)
+if(TURBOFLEET_SANITIZE STREQUAL "thread")
+  # Not instrumented: it stands for a part of libraries that are not.
+  add_library(turbofleet_tsan OBJECT
+    ${PROJECT_SOURCE_DIR}/tests/sanitizers/tsan_abseil.cc ${PROJECT_SOURCE_DIR}/tests/sanitizers/tsan_grpc.cc)
+  target_include_directories(turbofleet_tsan PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_features(turbofleet_tsan PRIVATE cxx_std_20)
+  target_link_libraries(turbofleet_tsan PRIVATE absl::synchronization gRPC::grpc++)
+  target_sources(turbofleet_program_options INTERFACE $<TARGET_OBJECTS:turbofleet_tsan>)
+  target_link_options(turbofleet_program_options INTERFACE
+    -Wl,--version-script=${PROJECT_SOURCE_DIR}/tests/sanitizers/tsan.map)
+  target_link_libraries(turbofleet_program_options INTERFACE absl::synchronization gRPC::grpc++)
 endif()
 
 # One layer: turbofleet_library(NAME HEADERS ... SOURCES ... DEPS ... PRIVATE_DEPS ...).
@@ -52,7 +71,7 @@ function(turbofleet_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_link_libraries(${name} PRIVATE turbofleet_options ${ARG_DEPS})
+  target_link_libraries(${name} PRIVATE turbofleet_program_options ${ARG_DEPS})
 endfunction()
 
 # A GoogleTest program, one CTest test per TEST(). LABELS select groups
@@ -67,7 +86,7 @@ function(turbofleet_test name)
   target_compile_definitions(${name} PRIVATE TURBOFLEET_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   # Tests write down the fields that matter to them; the others have their defaults.
   target_compile_options(${name} PRIVATE -Wno-missing-field-initializers)
-  target_link_libraries(${name} PRIVATE turbofleet_options ${ARG_DEPS} GTest::gmock_main)
+  target_link_libraries(${name} PRIVATE turbofleet_program_options ${ARG_DEPS} GTest::gmock_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   include(GoogleTest)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
