@@ -27,7 +27,11 @@
 namespace turbofleet {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kSeeds = 100;  // Each takes ten times as long.
+#else
 constexpr uint64_t kSeeds = 1'500;
+#endif
 constexpr absl::Duration kStep = absl::Milliseconds(100);
 constexpr int kFaultySteps = 600;
 constexpr int kQuietStepsMax = 5'000;
