@@ -74,10 +74,11 @@ function(turbofleet_program name)
   target_link_libraries(${name} PRIVATE turbofleet_program_options ${ARG_DEPS})
 endfunction()
 
-# A GoogleTest program, one CTest test per TEST(). LABELS select groups
-# (`ctest -L engine`); DATA tests find files under TURBOFLEET_SOURCE_DIR.
+# A GoogleTest program, one CTest test per TEST(), or one for all with
+# ONE_PROCESS. LABELS select groups (`ctest -L engine`); DATA tests find files
+# under TURBOFLEET_SOURCE_DIR.
 function(turbofleet_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "ONE_PROCESS" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -88,6 +89,11 @@ function(turbofleet_test name)
   target_compile_options(${name} PRIVATE -Wno-missing-field-initializers)
   target_link_libraries(${name} PRIVATE turbofleet_program_options ${ARG_DEPS} GTest::gmock_main)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  if(ARG_ONE_PROCESS)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+    return()
+  endif()
   include(GoogleTest)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")

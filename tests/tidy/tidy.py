@@ -36,7 +36,7 @@ set shared_mutex source_location span sstream stack stdexcept stop_token streamb
 system_error thread tuple type_traits typeindex typeinfo unordered_map unordered_set utility valarray variant vector
 version""".split())
 POSIX_HEADERS = set("""
-dirent.h dlfcn.h fcntl.h glob.h netdb.h poll.h pthread.h pwd.h sched.h signal.h spawn.h termios.h unistd.h""".split())
+dirent.h dlfcn.h fcntl.h glob.h grp.h netdb.h poll.h pthread.h pwd.h sched.h signal.h spawn.h termios.h unistd.h""".split())
 POSIX_FOLDERS = ("sys/", "netinet/", "arpa/", "linux/")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
