@@ -34,6 +34,7 @@
 #include "coordinator/service/coordinator_server.h"
 #include "coordinator/spool/spool.h"
 #include "coordinator/store/data_dir.h"
+#include "coordinator/store/postgres_job_store.h"
 #include "coordinator/store/sqlite_job_store.h"
 #include "prometheus/registry.h"
 
@@ -128,7 +129,14 @@ absl::StatusOr<JobParts> OpenJobParts(const CoordinatorOptions& options) {
   JobParts parts;
   if (options.data_dir.empty()) return parts;
   TURBOFLEET_ASSIGN_OR_RETURN(parts.data_dir, DataDir::Open(options.data_dir));
-  TURBOFLEET_ASSIGN_OR_RETURN(parts.store, SqliteJobStore::Open({.path = options.data_dir + "/jobs.sqlite"}));
+  if (options.database.empty()) {
+    TURBOFLEET_ASSIGN_OR_RETURN(parts.store, SqliteJobStore::Open({.path = options.data_dir + "/jobs.sqlite"}));
+  } else {
+    TURBOFLEET_ASSIGN_OR_RETURN(parts.store, PostgresJobStore::Open({.conninfo = options.database,
+                                                                     .schema = options.database_schema,
+                                                                     .coordinator = options.name,
+                                                                     .incarnation = RandomHex128()}));
+  }
   Spool::Options spool = options.spool;
   if (spool.folder.empty()) spool.folder = options.data_dir + "/spool";
   spool.life = RandomHex128().substr(0, 16);

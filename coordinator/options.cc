@@ -126,6 +126,11 @@ std::string Contradiction(const CoordinatorOptions& options) {
   if (dispatcher.images_per_job_max > dispatcher.scheduler.images_queued_max) {
     return "--images-per-job-max is above --images-queued-max, so that the largest jobs could never start";
   }
+  if (!options.database.empty() && (options.name.empty() || options.spool.folder.empty() || options.data_dir.empty())) {
+    return "--database needs --data-dir, --name, and a --spool-dir that all coordinators reach";
+  }
+  if (options.database.empty() && !options.name.empty()) return "--name has no effect without --database";
+  if (options.data_dir.empty() && !options.spool.folder.empty()) return "--spool-dir has no effect without --data-dir";
   if (dispatcher.report_interval * 2 > dispatcher.scheduler.session_timeout) {
     return "--report-interval is more than half of --session-timeout, so that one late report would cost the session";
   }

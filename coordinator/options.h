@@ -18,6 +18,9 @@ struct CoordinatorOptions {
   std::string http_listen = "127.0.0.1:8080";
   std::string data_dir;  // Empty: none, and no durable jobs.
   std::string tenant_metadata;
+  std::string database;  // Empty: SQLite in the data folder.
+  std::string database_schema = "turbofleet";
+  std::string name;          // Of this coordinator among those that share the database.
   std::string address_file;  // Empty: none.
   absl::Duration drain_timeout = absl::Seconds(30);
   TlsOptions tls;

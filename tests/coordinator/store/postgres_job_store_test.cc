@@ -122,7 +122,8 @@ TEST_F(PostgresJobStoreTest, LostConnectionIsMadeAgain) {
     Server().Stop(signal);
     EXPECT_THAT(store->Commit(PicturesOf(SampleId(1), 0, {1}), At(1)), StatusIs(absl::StatusCode::kUnavailable));
     EXPECT_THAT(store->Find(SampleId(1)), StatusIs(absl::StatusCode::kUnavailable));
-    EXPECT_THAT(store->Transact([&] { return store->Find(SampleId(1)).status(); }), StatusIs(absl::StatusCode::kUnavailable));
+    EXPECT_THAT(store->Transact([&] { return store->Find(SampleId(1)).status(); }),
+                StatusIs(absl::StatusCode::kUnavailable));
     EXPECT_THAT(store->Renew(), StatusIs(absl::StatusCode::kUnavailable));
     Server().Start();
     TURBOFLEET_EXPECT_OK(store->Renew());
