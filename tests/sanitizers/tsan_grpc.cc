@@ -9,6 +9,7 @@
 // Linked into every program of the preset `tsan` and into nothing else; written for gRPC 1.51.
 #include <grpc/grpc.h>
 #include <grpcpp/support/callback_common.h>
+#include <grpcpp/support/client_callback.h>
 #include <grpcpp/support/server_callback.h>
 
 #include <thread>
@@ -82,6 +83,10 @@ void grpc::internal::ServerCallbackCall::CallOnCancel(ServerReactor* reactor) {
     __tsan_release(&callbacks_outstanding_);
     MaybeDone();
   }).detach();
+}
+
+void grpc::internal::ClientReactor::InternalScheduleOnDone(Status status) {
+  std::thread([this, status] { OnDone(status); }).detach();
 }
 
 extern "C" grpc_call_error grpc_call_start_batch(grpc_call* call, const grpc_op* ops, size_t count, void* tag,
