@@ -75,7 +75,9 @@ TEST(BatchInputTest, RowsSetFieldsAndKeepTheOthersOfTheCommandLine) {
   }
   const std::vector<Row> bare = Rows(InputFormat::kJsonLines, R"({"prompt": "a", "steps": null})", defaults);
   EXPECT_EQ(bare.at(0).recipe, defaults);
-  EXPECT_EQ(Rows(InputFormat::kCsv, "prompt,steps\na,\n", defaults).at(0).recipe, defaults);
+  const std::vector<Row> empty_field = Rows(InputFormat::kCsv, "prompt,steps\na,\n", defaults);
+  TURBOFLEET_EXPECT_OK(empty_field.at(0).error);
+  EXPECT_EQ(empty_field.at(0).recipe, defaults);
 }
 
 // Each of these is one row's error and nobody else's.
