@@ -661,17 +661,20 @@ ClusterState Dispatcher::State() const {
                         .draining = draining_,
                         .load = scheduler_.Load(now),
                         .calls_open = static_cast<int64_t>(jobs_.size()),
-                        .images_unfinished = call_images_left_,
+                        .images_waiting = call_images_left_ - scheduler_.Load(now).images_leased,
                         .images_completed = images_completed_,
                         .images_failed = images_failed_,
                         .images_queued_max = options_.scheduler.images_queued_max,
                         .workers = {}};
   if (durable_ != nullptr) {
     state.jobs_running = durable_->running();
-    state.images_unfinished += durable_->images_waiting();
+    state.images_waiting += durable_->images_waiting();
     state.bytes_retained = durable_->bytes_retained();
     state.bytes_uncommitted = durable_->bytes_uncommitted();
   }
+  // An image that was made and is not in the store yet waits for nobody.
+  state.images_waiting = std::max<int64_t>(state.images_waiting, 0);
+  for (const auto& [id, job] : jobs_) state.calls_running += job.images_left > 0;
   for (const auto& [name, id] : sessions_by_worker_) {
     const Session& session = sessions_.find(id)->second;
     state.workers.push_back({.identity = session.identity,

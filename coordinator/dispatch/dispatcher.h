@@ -46,8 +46,9 @@ struct ClusterState {
   bool draining = false;
   SchedulerLoad load;
   int64_t calls_open = 0;         // Until their client has taken its last images.
+  int64_t calls_running = 0;      // Those of them with images that have not ended.
   int64_t jobs_running = 0;       // Durable ones.
-  int64_t images_unfinished = 0;  // Of calls and of durable jobs, wherever they are.
+  int64_t images_waiting = 0;     // For a worker, of calls and of durable jobs, claimed or not.
   int64_t bytes_retained = 0;     // Pictures of durable jobs, in the spool.
   int64_t bytes_uncommitted = 0;  // Pictures on their way there.
   int64_t images_completed = 0;

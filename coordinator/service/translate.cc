@@ -182,8 +182,10 @@ v1::Cluster ClusterProto(const ClusterState& state) {
   }
   cluster.set_workers_ready(static_cast<int32_t>(state.workers.size()) - draining);
   cluster.set_workers_draining(draining);
-  cluster.set_jobs_running(static_cast<int32_t>(state.load.jobs));
-  cluster.set_images_queued(state.load.images_queued);
+  cluster.set_jobs_running(static_cast<int32_t>(state.calls_running));
+  cluster.set_durable_jobs_running(state.jobs_running);
+  cluster.set_bytes_retained(state.bytes_retained);
+  cluster.set_images_queued(state.images_waiting);
   cluster.set_images_leased(state.load.images_leased);
   cluster.set_images_completed(state.images_completed);
   cluster.set_images_failed(state.images_failed);
