@@ -65,8 +65,13 @@ struct Scheduler::Choice {
   Lane* lane = nullptr;
   JobClass job_class = JobClass::kNormal;
   size_t images_max = 0;
-  // How urgent it is within its class: the tenant's turn, then the job's.
-  std::tuple<int64_t, uint64_t, bool, int64_t, JobId> turn;
+  const Tenant* tenant = nullptr;
+  bool is_fresh = true;
+  int64_t job_time = 0;  // The job's virtual time, if it is fresh.
+  JobId job{};
+
+  // Lowest first, within a class.
+  auto Turn() const { return std::tuple(tenant->virtual_time, tenant->number, is_fresh, job_time, job); }
 };
 
 std::optional<absl::Duration> Scheduler::PredictEnd(const JobPlacement& placement) const {
@@ -134,32 +139,50 @@ size_t Scheduler::BatchSize(const Session& session, const Lane& lane, bool retur
   return finish <= others * (1.0 + kAlmost) ? 1 : 0;
 }
 
+std::optional<Scheduler::Choice> Scheduler::FirstIn(Lane& lane, JobClass job_class, const Session& session) const {
+  for (const auto& [key, queue] : lane.queues[static_cast<size_t>(job_class)]) {
+    const Job* const returned = FirstReturned(queue, session, lane);
+    if (returned == nullptr && queue.turns.empty()) continue;
+    Choice choice;
+    choice.lane = &lane;
+    choice.job_class = job_class;
+    choice.tenant = queue.tenant;
+    choice.is_fresh = returned == nullptr;
+    if (choice.is_fresh) std::tie(choice.job_time, choice.job) = queue.turns.begin()->first;
+    if (!choice.is_fresh) choice.job = returned->id;
+    return choice;
+  }
+  return std::nullopt;
+}
+
 std::optional<Scheduler::Choice> Scheduler::Choose(const Session& session) const {
   Pool& pool = *session.group->pool;
   for (const JobClass job_class : ByNeed(pool)) {
     if (pool.classes[static_cast<size_t>(job_class)].images_queued == 0) continue;
     std::optional<Choice> best;
+    std::optional<Choice> same;  // As what the session was given last.
     for (auto& [shape, lane] : pool.lanes) {
       if (!session.group->Serves(shape)) continue;
-      for (const auto& [key, queue] : lane.queues[static_cast<size_t>(job_class)]) {
-        if (best.has_value() && std::pair(std::get<0>(best->turn), std::get<1>(best->turn)) < key) break;
-        const Job* const returned = FirstReturned(queue, session, lane);
-        if (returned == nullptr && queue.turns.empty()) continue;
-        Choice choice;
-        choice.lane = &lane;
-        choice.job_class = job_class;
-        choice.turn = returned != nullptr ? std::tuple(key.first, key.second, false, int64_t{0}, returned->id)
-                                          : std::tuple(key.first, key.second, true, queue.turns.begin()->first.first,
-                                                       queue.turns.begin()->first.second);
-        if (best.has_value() && best->turn < choice.turn) break;
-        choice.images_max = BatchSize(session, lane, returned != nullptr);
-        if (choice.images_max > 0) best = choice;
-        break;
-      }
+      std::optional<Choice> choice = FirstIn(lane, job_class, session);
+      const bool is_same = session.last_shape == shape;
+      if (!choice.has_value() || (!is_same && best.has_value() && best->Turn() < choice->Turn())) continue;
+      choice->images_max = BatchSize(session, lane, !choice->is_fresh);
+      if (choice->images_max == 0) continue;
+      if (is_same) same = choice;
+      if (!best.has_value() || choice->Turn() < best->Turn()) best = choice;
     }
-    if (best.has_value()) return best;
+    if (!best.has_value()) continue;
+    if (same.has_value() && best->is_fresh && IsLevel(*same, *best, session)) return same;
+    return best;
   }
   return std::nullopt;
+}
+
+bool Scheduler::IsLevel(const Choice& choice, const Choice& best, const Session& session) const {
+  // Among tenants nobody is passed over for the sake of a shape.
+  if (choice.tenant != best.tenant) return false;
+  const int64_t cost = session.speed.Nanoseconds(choice.lane->pool->costs.Predict(choice.lane->shape));
+  return choice.job_time - best.job_time <= static_cast<int64_t>(choice.images_max) * cost;
 }
 
 bool Scheduler::TakeReturned(const books::TenantQueue& queue, Batch* batch) {
@@ -262,6 +285,7 @@ std::optional<Lease> Scheduler::AssignTo(Session& session, absl::Time now) {
   const std::optional<Choice> choice = Choose(session);
   if (!choice.has_value()) return std::nullopt;
   std::vector<Slot> slots = CutBatch(session, *choice, now);
+  session.last_shape = choice->lane->shape;
   ++session.batches_sent;
   return MakeLease(session, std::move(slots), now);
 }

@@ -50,7 +50,11 @@ Adoption Scheduler::Adopt(SessionId id, absl::Span<const ImageId> images, absl::
     Job& job = of_job->second;
     Slot slot = {.job = &job, .image = image, .queued_at = now};
     if (job.returned.erase(image.index) > 0) {
-      const books::TriedImage& tried = job.tried.find(image.index)->second;
+      books::TriedImage& tried = job.tried.find(image.index)->second;
+      if (tried.crashes > 0 && tried.avoid == session.capacity.worker) {
+        --tried.attempts;
+        if (--tried.crashes == 0) tried.batch_max = books::TriedImage().batch_max;
+      }
       slot.attempt = tried.attempts + 1;
       slot.queued_at = tried.queued_at;
     } else if (job.fresh.Remove(image.index, 1) == 0) {

@@ -101,8 +101,9 @@ class Scheduler {
   void OpenSession(SessionId session, const WorkerCapacity& capacity, absl::Time now);
 
   // Gives a session a lease of images that its worker held before it had the session, running or rendered. Those that
-  // are queued come to it; those that were given to others or have ended do not. The lease counts as a batch that is
-  // held, but not against the worker's credit. Nothing for a session that is not there.
+  // are queued come to it; those that were given to others or have ended do not. A crash that they were charged with
+  // when that worker was lost did not happen. The lease counts as a batch that is held, but not against the worker's
+  // credit. Nothing for a session that is not there.
   Adoption Adopt(SessionId session, absl::Span<const ImageId> images, absl::Time now);
 
   // The session's images go back to the queue. Those of the leases that were started are charged with a try and with a
@@ -135,7 +136,8 @@ class Scheduler {
   // Leases what can be leased to workers that have credit, least loaded first. A batch has images of one model and
   // shape: of one tenant first, then of its class, then of others. It is cut so that what waits spreads over all
   // workers that can render it by their speed, and ends on all of them at about the same time. An image on its last
-  // attempt travels alone, so that it takes no neighbour down with it.
+  // attempt travels alone, so that it takes no neighbour down with it. A worker stays with its shape as long as the
+  // tenant whose turn it is has a job of that shape which is at most one batch less urgent.
   //
   // A worker that has nothing to do hedges: it is leased images that another one has been holding for three times as
   // long as they should take, if these are interactive or nothing of their shape is queued.
@@ -230,6 +232,9 @@ class Scheduler {
   const Job* FirstReturned(const books::TenantQueue& queue, const Session& session, const Lane& lane) const;
   // How many images of a lane a session should be given now. 0: others will be done with them sooner.
   size_t BatchSize(const Session& session, const Lane& lane, bool returned) const;
+  std::optional<Choice> FirstIn(Lane& lane, JobClass job_class, const Session& session) const;
+  // Whether a choice is at most one batch less urgent than the best one.
+  bool IsLevel(const Choice& choice, const Choice& best, const Session& session) const;
   std::optional<Choice> Choose(const Session& session) const;
   // Put a tenant's images into a batch. True: nothing may be added to it.
   bool TakeReturned(const books::TenantQueue& queue, Batch* batch);

@@ -109,6 +109,26 @@ TEST_F(SchedulerFaultsTest, ACrashSendsAnImageToAnotherWorkerEvenAfterARestart) 
   EXPECT_THAT(scheduler.Assign(At(1)), ElementsAre(Field(&Lease::session, kBert)));
 }
 
+// A worker that was only cut off proves it by what it brings back.
+TEST_F(SchedulerFaultsTest, AdoptedImagesDidNotCrashTheirWorker) {
+  Scheduler scheduler({.crashes_max = 2});
+  WorkerCapacity anna = Worker();
+  anna.worker = "anna";
+  (void)scheduler.Submit(JobOf(kJob, 2), At(0));
+  Join(scheduler, kAnna, 1, anna);
+  const std::vector<ImageId> held = scheduler.Assign(At(0)).at(0).images;
+  SessionId session = kAnna;
+  for (uint64_t round = 10; round < 15; ++round) {
+    EXPECT_THAT(scheduler.EndSession(session, At(1)).failed, IsEmpty());
+    session = SessionId{round};
+    Join(scheduler, session, 0, anna);
+    const Adoption adoption = scheduler.Adopt(session, held, At(1));
+    ASSERT_EQ(adoption.images, held);
+    if (round < 14) continue;
+    EXPECT_EQ(scheduler.Deliver(session, adoption.lease, 0, Outcome::kRendered, kUnknown, At(2)).attempt, 1);
+  }
+}
+
 // ---- Devices that fail
 
 TEST_F(SchedulerFaultsTest, ADeviceThatFailsIsPutInQuarantineAndItsImagesAreNotCharged) {
@@ -355,6 +375,27 @@ TEST_F(SchedulerFaultsTest, BulkBatchesAreShortWhileSomebodyMayWait) {
   EXPECT_THAT(scheduler.Assign(At(0.9)), ElementsAre(Field(&Lease::images, SizeIs(5))));
   Grant(scheduler, kAnna, 5, {}, At(1));
   EXPECT_THAT(scheduler.Assign(At(1)), ElementsAre(Field(&Lease::images, SizeIs(32))));
+}
+
+// ---- Shapes
+
+TEST_F(SchedulerFaultsTest, AWorkerStaysWithItsShapeWhileThatIsLevel) {
+  Scheduler scheduler({.batches_held_max = 1'000});
+  (void)scheduler.Submit(JobOf(JobId{1}, 1'000, Square(64)), At(0));
+  (void)scheduler.Submit(JobOf(JobId{2}, 1'000, Square(64, 2)), At(0));
+  Join(scheduler, kAnna, 200, Worker(1));
+  std::map<JobId, int> served;
+  JobId last{};
+  int changes = 0;
+  for (const Lease& lease : scheduler.Assign(At(0))) {
+    ++served[lease.images[0].job];
+    if (lease.images[0].job != last) ++changes;
+    last = lease.images[0].job;
+  }
+  // Images of the second take one and a half times as long.
+  EXPECT_NEAR(served[JobId{1}], 120, 2);
+  EXPECT_NEAR(served[JobId{2}], 80, 2);
+  EXPECT_LE(changes, 100);
 }
 
 // ---- Deadlines
