@@ -94,6 +94,20 @@ TEST_F(SchedulerFaultsTest, ImagesThatCrashedTravelInHalvesAmongThemselves) {
   EXPECT_THAT(sizes, ElementsAre(1, 1, 1, 1));  // Four at a time may be held.
 }
 
+TEST_F(SchedulerFaultsTest, ImagesThatOnlyWaitedDoNotTravelWithThoseThatCrashed) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(JobOf(kJob, 6), At(0));
+  Join(scheduler, kAnna, 2, Worker(3));
+  EXPECT_THAT(scheduler.Assign(At(0)), SizeIs(2));
+  scheduler.EndSession(kAnna, At(1));
+  Join(scheduler, kBert, 4, Worker(8));
+  const std::vector<Lease> leases = scheduler.Assign(At(1));
+  ASSERT_THAT(leases, SizeIs(3));
+  EXPECT_EQ(leases[0].images, Images(kJob, 0, 1));
+  EXPECT_EQ(leases[1].images, Images(kJob, 2, 2));
+  EXPECT_EQ(leases[2].images, Images(kJob, 3, 5));
+}
+
 TEST_F(SchedulerFaultsTest, ACrashSendsAnImageToAnotherWorkerEvenAfterARestart) {
   Scheduler scheduler({});
   WorkerCapacity anna = Worker();
@@ -354,6 +368,24 @@ TEST_F(SchedulerFaultsTest, ASlowWorkerLeavesTheLastImagesToAFasterOne) {
   EXPECT_EQ(scheduler.LoadOf(kBert)->images_leased, 2);
 }
 
+// What images of one shape take may differ by tenant; what was measured counts, not what was predicted.
+TEST_F(SchedulerFaultsTest, TenantsShareWhatTheDeviceWasMeasuredToTake) {
+  Scheduler scheduler({});
+  JobPlacement slow = JobOf(kJob, 1'000);
+  slow.tenant = "slow";
+  (void)scheduler.Submit(slow, At(0));
+  (void)scheduler.Submit(JobOf(kLaterJob, 1'000), At(0));
+  Join(scheduler, kAnna, 0, Worker(1));
+  std::map<JobId, int> served;
+  for (int i = 1; i <= 400; ++i) {
+    Grant(scheduler, kAnna, i, {}, At(0));
+    const Lease lease = scheduler.Assign(At(0)).at(0);
+    ++served[lease.images[0].job];
+    Finish(scheduler, lease, absl::Milliseconds(lease.images[0].job == kJob ? 30 : 10), At(0));
+  }
+  EXPECT_NEAR(served[kJob], 100, 5);
+}
+
 // ---- Interactive work beside bulk
 
 TEST_F(SchedulerFaultsTest, BulkBatchesAreShortWhileSomebodyMayWait) {
@@ -375,6 +407,20 @@ TEST_F(SchedulerFaultsTest, BulkBatchesAreShortWhileSomebodyMayWait) {
   EXPECT_THAT(scheduler.Assign(At(0.9)), ElementsAre(Field(&Lease::images, SizeIs(5))));
   Grant(scheduler, kAnna, 5, {}, At(1));
   EXPECT_THAT(scheduler.Assign(At(1)), ElementsAre(Field(&Lease::images, SizeIs(32))));
+}
+
+TEST_F(SchedulerFaultsTest, InteractiveWorkIsRememberedFromWhenItWasLeased) {
+  Scheduler scheduler({});
+  Join(scheduler, kAnna, 1, Worker(32));
+  ShowPace(scheduler, kAnna, JobId{1}, absl::Milliseconds(10), At(0));
+  JobPlacement interactive = JobOf(kJob, 1, Square(128));
+  interactive.job_class = JobClass::kInteractive;
+  (void)scheduler.Submit(interactive, At(0));
+  (void)scheduler.Submit(JobOf(kLaterJob, 1'000), At(0));
+  Grant(scheduler, kAnna, 2, {}, At(5));
+  EXPECT_THAT(scheduler.Assign(At(5)), ElementsAre(Field(&Lease::images, Images(kJob, 0, 0))));
+  Grant(scheduler, kAnna, 3, {}, At(5.5));
+  EXPECT_THAT(scheduler.Assign(At(5.5)), ElementsAre(Field(&Lease::images, SizeIs(5))));
 }
 
 // ---- Shapes

@@ -710,6 +710,16 @@ TEST_F(SchedulerTest, ClassesShareByWeightAndBulkHasItsFloor) {
   EXPECT_NEAR(served[JobId{3}], 200, 4);
 }
 
+TEST_F(SchedulerTest, AClassThatComesLateIsLevelWithTheOthers) {
+  Scheduler scheduler({});
+  (void)scheduler.Submit(Of(JobId{1}, "a", JobClass::kNormal), At(0));
+  Join(scheduler, kAnna, 0, Worker(1));
+  int64_t taken = 0;
+  Serve(scheduler, kAnna, 1'000, &taken);
+  (void)scheduler.Submit(Of(JobId{2}, "a", JobClass::kBulk), At(0));
+  EXPECT_NEAR(Serve(scheduler, kAnna, 100, &taken)[JobId{2}], 20, 2);
+}
+
 TEST_F(SchedulerTest, TenantsShareByWeightHoweverManyJobsTheyHave) {
   Scheduler scheduler({});
   (void)scheduler.Submit(Of(JobId{1}, "a", JobClass::kNormal), At(0));
