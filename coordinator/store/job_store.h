@@ -203,8 +203,9 @@ class JobStore {
   // runs.
   virtual absl::StatusOr<std::vector<std::string>> Delete(const std::string& id) = 0;
 
-  // To be called when there is nothing else to do: upkeep that can wait.
-  virtual void Idle() {}
+  // Upkeep that can wait, for some milliseconds: to be called when there is nothing else to do. Returns whether there
+  // is more of it.
+  virtual bool Idle() { return false; }
 };
 
 }  // namespace turbofleet

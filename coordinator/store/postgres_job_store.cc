@@ -193,10 +193,10 @@ absl::StatusOr<PostgresJobStore::JobsById> PostgresJobStore::ReadJobs(const std:
   TURBOFLEET_ASSIGN_OR_RETURN(
       const PostgresRows rows,
       Run(lock ? "select " TURBOFLEET_JOB_COLUMNS
-                 ", case when id = any($2) then null else spec end from job where id = any($1) and state <> 0 "
+                 ", case when id = any($2) then null else spec end from job where id = any($1) and state > 0 "
                  "order by id for update"
                : "select " TURBOFLEET_JOB_COLUMNS
-                 ", case when id = any($2) then null else spec end from job where id = any($1) and state <> 0",
+                 ", case when id = any($2) then null else spec end from job where id = any($1) and state > 0",
           PostgresValues().Texts(ids).Texts(known_ids)));
   TURBOFLEET_ASSIGN_OR_RETURN(std::vector<JobRecord> records, RecordsOf(rows));
   JobsById jobs;
@@ -220,6 +220,7 @@ absl::StatusOr<JobRecord> PostgresJobStore::FindForChange(const std::string& id)
 absl::Status PostgresJobStore::BeginDraft(const JobRecord& record) {
   return Write([&]() -> absl::Status {
     const JobSpec& spec = *record.spec;
+    Queue("delete from job where id = $1 and state = -1", PostgresValues().Text(record.id));
     TURBOFLEET_ASSIGN_OR_RETURN(
         const PostgresRows rows,
         Run("insert into job(id, tenant, request_id, state, draft_of, create_time, deadline, prompts, images, "
@@ -294,7 +295,7 @@ absl::StatusOr<JobRecord> PostgresJobStore::Submit(const std::string& id, const 
       Queue("select pg_advisory_xact_lock(hashtextextended($1, 0))", PostgresValues().Text(tenant));
       TURBOFLEET_ASSIGN_OR_RETURN(
           const PostgresRows earlier,
-          Run("select id, fingerprint from job where tenant = $1 and request_id = $2 and state <> 0 and "
+          Run("select id, fingerprint from job where tenant = $1 and request_id = $2 and state > 0 and "
               "request_id <> ''",
               PostgresValues().Text(tenant).Bytes(request_id)));
       if (earlier.count() > 0) {
@@ -331,7 +332,10 @@ absl::Status PostgresJobStore::DeleteRow(const std::string& id, const std::strin
   if (!input.empty()) {
     connection_->Queue("select 1 from input where sha256 = $1 for update", PostgresValues().Text(input));
   }
-  connection_->Queue("delete from job where id = $1", PostgresValues().Text(id));
+  connection_->Queue(
+      "update job set state = -1, garbage = true, init_image = '', delete_time = null, draft_of = '' where id = $1",
+      PostgresValues().Text(id));
+  NoteGarbage();
   return connection_
       ->Run(
           "delete from input where sha256 = $1 and not exists "
@@ -371,9 +375,9 @@ absl::StatusOr<std::vector<JobRecord>> PostgresJobStore::List(const JobQuery& qu
     TURBOFLEET_ASSIGN_OR_RETURN(
         const PostgresRows rows,
         Run(query.tenant.has_value() ? "select " TURBOFLEET_JOB_COLUMNS
-                                       ", spec from job where state <> 0 and tenant = $7 and" TURBOFLEET_LIST_REST
+                                       ", spec from job where state > 0 and tenant = $7 and" TURBOFLEET_LIST_REST
                                      : "select " TURBOFLEET_JOB_COLUMNS
-                                       ", spec from job where state <> 0 and" TURBOFLEET_LIST_REST,
+                                       ", spec from job where state > 0 and" TURBOFLEET_LIST_REST,
             all));
 #undef TURBOFLEET_LIST_REST
     return RecordsOf(rows);
@@ -406,7 +410,7 @@ absl::StatusOr<std::map<std::string, TenantUsage>> PostgresJobStore::Usage() {
   return Read([&]() -> absl::StatusOr<std::map<std::string, TenantUsage>> {
     TURBOFLEET_ASSIGN_OR_RETURN(
         const PostgresRows rows,
-        Run("select tenant, count(*), sum(bytes_retained)::int8 from job where state <> 0 group by tenant"));
+        Run("select tenant, count(*), sum(bytes_retained)::int8 from job where state > 0 group by tenant"));
     std::map<std::string, TenantUsage> usage;
     for (int i = 0; i < rows.count(); ++i) {
       usage[rows.Text(i, 0)] = {.jobs = rows.Number(i, 1), .bytes_retained = rows.Number(i, 2)};
@@ -423,7 +427,7 @@ absl::StatusOr<std::vector<std::string>> PostgresJobStore::ReadPrompts(const std
         const PostgresRows rows,
         Run("select job.prompts, prompt.first, prompt.prompts from job left join prompt on prompt.job = job.id and "
             "prompt.first > $2 and prompt.first < $3 and prompt.first + prompt.count > $4 "
-            "where job.id = $1 and job.state <> 0 order by prompt.first",
+            "where job.id = $1 and job.state > 0 order by prompt.first",
             PostgresValues().Text(id).Number(int64_t{first} - kPromptsPerRow).Number(end).Number(first)));
     if (rows.count() == 0) return NoJob(id);
     if (first < 0 || count < 0 || end > rows.Number(0, 0)) {
@@ -462,7 +466,7 @@ absl::StatusOr<std::vector<NumberedResult>> PostgresJobStore::ReadResults(const 
         const PostgresRows rows,
         Run("select job.released, result.first_sequence, result.results from job left join result on "
             "result.job = job.id and last_sequence > $2 and last_sequence <= $2 + $3 + $4 and "
-            "first_sequence <= $2 + $3 where job.id = $1 and job.state <> 0 order by last_sequence",
+            "first_sequence <= $2 + $3 where job.id = $1 and job.state > 0 order by last_sequence",
             PostgresValues().Text(id).Number(after_sequence).Number(std::max(max, 0)).Number(kShardImages)));
     if (rows.count() == 0) return NoJob(id);
     if (after_sequence < rows.Number(0, 0)) {
@@ -483,7 +487,7 @@ absl::StatusOr<std::vector<NumberedResult>> PostgresJobStore::ReadShardResults(c
     TURBOFLEET_ASSIGN_OR_RETURN(
         const PostgresRows rows,
         Run("select job.released, result.first_sequence, result.results from job left join result on "
-            "result.job = job.id and result.shard = $2 where job.id = $1 and job.state <> 0",
+            "result.job = job.id and result.shard = $2 where job.id = $1 and job.state > 0",
             PostgresValues().Text(id).Number(shard)));
     if (rows.count() == 0) return NoJob(id);
     std::vector<NumberedResult> results;
@@ -504,7 +508,7 @@ absl::StatusOr<int64_t> PostgresJobStore::SequenceBeforeIndex(const std::string&
         Run("select job.released, job.completed + job.failed, found.first_sequence, found.results from job "
             "left join lateral (select first_sequence, last_sequence, results from result where result.job = job.id "
             "and last_sequence > job.released and index_max >= $2 order by last_sequence limit 2) found on true "
-            "where job.id = $1 and job.state <> 0 order by found.last_sequence",
+            "where job.id = $1 and job.state > 0 order by found.last_sequence",
             PostgresValues().Text(id).Number(index)));
     if (rows.count() == 0) return NoJob(id);
     for (int i = 0; i < rows.count() && !rows.IsNull(i, 2); ++i) {
@@ -689,7 +693,8 @@ absl::StatusOr<std::vector<std::string>> PostgresJobStore::ReleaseResults(const 
     }
     std::vector<std::string> names;
     if (sequence <= record.released_sequence) return names;
-    Queue("delete from result where job = $1 and last_sequence <= $2", PostgresValues().Text(id).Number(sequence));
+    Queue("update job set garbage = true where id = $1", PostgresValues().Text(id));
+    NoteGarbage();
     TURBOFLEET_ASSIGN_OR_RETURN(const PostgresRows rows,
                                 Run("delete from pack where job = $1 and last_sequence <= $2 returning name, bytes",
                                     PostgresValues().Text(id).Number(sequence)));
@@ -717,6 +722,42 @@ absl::StatusOr<std::vector<std::string>> PostgresJobStore::Delete(const std::str
     TURBOFLEET_RETURN_IF_ERROR(DeleteRow(id, record.spec->init_image_sha256));
     return names;
   });
+}
+
+absl::StatusOr<bool> PostgresJobStore::PurgeSome() {
+  // Others may be at the next one.
+  TURBOFLEET_ASSIGN_OR_RETURN(
+      const PostgresRows job,
+      Run("select id, state, released from job where garbage order by id limit 1 for update skip locked"));
+  if (job.count() == 0) return false;
+  const std::string id = job.Text(0, 0);
+  const bool deleted = job.Number(0, 1) < 0;
+  TURBOFLEET_ASSIGN_OR_RETURN(
+      const PostgresRows results,
+      Run("with gone as (delete from result where job = $1 and last_sequence in (select last_sequence from result "
+          "where job = $1 and last_sequence <= $2 order by last_sequence limit $3) returning 1) "
+          "select count(*) from gone",
+          PostgresValues()
+              .Text(id)
+              .Number(deleted ? std::numeric_limits<int64_t>::max() : job.Number(0, 2))
+              .Number(kPurgedRows)));
+  if (results.Number(0, 0) == kPurgedRows) return true;
+  if (!deleted) {
+    Queue("update job set garbage = false where id = $1", PostgresValues().Text(id));
+    return true;
+  }
+  TURBOFLEET_ASSIGN_OR_RETURN(
+      const PostgresRows prompts,
+      Run("with gone as (delete from prompt where job = $1 and first in (select first from prompt where job = $1 "
+          "order by first limit $2) returning 1) select count(*) from gone",
+          PostgresValues().Text(id).Number(kPurgedRows)));
+  if (prompts.Number(0, 0) == kPurgedRows) return true;
+  Queue("delete from job where id = $1", PostgresValues().Text(id));
+  return true;
+}
+
+bool PostgresJobStore::Idle() {
+  return has_garbage() && Write([] { return absl::OkStatus(); }).ok() && has_garbage();
 }
 
 }  // namespace turbofleet

@@ -69,6 +69,7 @@ class PostgresJobStore : public SqlJobStore {
   absl::StatusOr<std::vector<std::string>> ReleaseResults(const std::string& id, int64_t sequence) override;
   absl::StatusOr<int64_t> SequenceBeforeIndex(const std::string& id, int32_t index) override;
   absl::StatusOr<std::vector<std::string>> Delete(const std::string& id) override;
+  bool Idle() override;
 
  private:
   using JobsById = std::map<std::string, JobRecord>;
@@ -78,6 +79,7 @@ class PostgresJobStore : public SqlJobStore {
   absl::Status BeginTransaction() override;
   absl::Status CommitTransaction() override;
   void RollBackTransaction() override;
+  absl::StatusOr<bool> PurgeSome() override;
 
   absl::Status Connect();
   absl::Status BeginLife();
@@ -94,6 +96,7 @@ class PostgresJobStore : public SqlJobStore {
   // Lets the rows that changed travel with the next statement.
   void QueueProgress(const std::vector<JobRecord>& records);
   void QueueCommit(const class CommitPlan& plan);
+  // Leaves it to PurgeSome(), but its start picture goes at once if it was the last to use it.
   absl::Status DeleteRow(const std::string& id, const std::string& input);
 
   const Options options_;

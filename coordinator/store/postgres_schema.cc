@@ -11,7 +11,8 @@ namespace {
 
 // What makes version N + 1 of version N, from 0, which is empty. Only ever added to.
 //
-// Times are nanoseconds since 1970. A job's state is 0 for a draft, else 1 + JobState. An owner is an incarnation. What
+// Times are nanoseconds since 1970. A job's state is 0 for a draft, -1 once it is deleted, else 1 + JobState; it has
+// garbage while rows of it are left that nobody needs. An owner is an incarnation. What
 // clients name freely is bytea, which takes every text. No index is on what a commit changes in a job or shard, so that
 // it changes nothing but the row.
 constexpr const char* kMigrations[] = {
@@ -35,6 +36,7 @@ create table job(
   tenant text collate "C" not null,
   request_id bytea not null,
   state int8 not null,
+  garbage boolean not null default false,
   draft_of text collate "C" not null,
   create_time int8 not null,
   deadline int8,
@@ -51,11 +53,12 @@ create table job(
   fingerprint bytea not null,
   spec bytea not null
 ) with (fillfactor = 50);
-create unique index job_by_request on job(tenant, request_id) where state <> 0 and request_id <> '';
-create index job_by_tenant on job(tenant, create_time desc, id) where state <> 0;
-create index job_by_time on job(create_time desc, id) where state <> 0;
+create unique index job_by_request on job(tenant, request_id) where state > 0 and request_id <> '';
+create index job_by_tenant on job(tenant, create_time desc, id) where state > 0;
+create index job_by_time on job(create_time desc, id) where state > 0;
 create index job_running on job(id) where state = 1;
 create index job_due on job(delete_time, id) where delete_time is not null;
+create index job_garbage on job(id) where garbage;
 create index job_draft on job(draft_of) where state = 0;
 create index job_by_input on job(init_image) where init_image <> '';
 

@@ -35,14 +35,22 @@ absl::Status SqlJobStore::Transact(absl::FunctionRef<absl::Status()> body) {
   in_transaction_ = false;
   absl::Status status = std::exchange(failure_, absl::OkStatus());
   if (status.ok()) status = refused;
-  if (status.ok()) status = CommitTransaction();
+  if (status.ok()) status = PurgeAndCommit();
   if (!status.ok()) RollBack();
   return status;
 }
 
+absl::Status SqlJobStore::PurgeAndCommit() {
+  if (garbage_) {
+    TURBOFLEET_ASSIGN_OR_RETURN(garbage_, PurgeSome());
+  }
+  return CommitTransaction();
+}
+
 void SqlJobStore::RollBack() {
   RollBackTransaction();
-  specs_.Clear();  // Some may be of jobs that are not there after all.
+  specs_.Clear();   // Some may be of jobs that are not there after all.
+  garbage_ = true;  // What was purged is there again.
 }
 
 absl::StatusOr<std::shared_ptr<const JobSpec>> SqlJobStore::DecodeSpec(absl::string_view bytes, const std::string& id,

@@ -31,6 +31,14 @@ class SqlJobStore : public JobStore {
   // Also after a failed commit, and of a connection that is lost.
   virtual void RollBackTransaction() = 0;
 
+  // Large jobs are not deleted at once: nobody sees their rows any more, and each later transaction takes some of them
+  // away. Does so, in a transaction; returns whether there may be more.
+  virtual absl::StatusOr<bool> PurgeSome() = 0;
+  static constexpr int64_t kPurgedRows = 500;
+  // There is something to purge.
+  void NoteGarbage() { garbage_ = true; }
+  bool has_garbage() const { return garbage_; }
+
   // Runs `body`, which returns a Status or StatusOr, in the transaction of Transact() or in one of its own. An error
   // that is the store's rolls it back; one that is the call's own does not, so `body` checks before it changes
   // anything.
@@ -40,7 +48,7 @@ class SqlJobStore : public JobStore {
     if (absl::Status status = BeginTransaction(); !status.ok()) return status;
     auto result = body();
     absl::Status status = StatusOf(result);
-    if (!IsStoreFailure(status)) status = CommitTransaction();
+    if (!IsStoreFailure(status)) status = PurgeAndCommit();
     if (status.ok()) return result;
     RollBack();
     return status;
@@ -82,8 +90,10 @@ class SqlJobStore : public JobStore {
   static const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
     return result.status();
   }
+  absl::Status PurgeAndCommit();
   void RollBack();
 
+  bool garbage_ = true;          // An earlier life may have left some.
   bool in_transaction_ = false;  // That of Transact().
   absl::Status failure_;         // Of the database, in the transaction; then nothing of it counts.
 };

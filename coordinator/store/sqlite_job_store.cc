@@ -19,6 +19,8 @@ namespace turbofleet {
 namespace {
 
 constexpr int64_t kPageBytes = 4096;
+// They may have a megabyte each.
+constexpr int64_t kPurgedPromptRows = 8;
 
 absl::Status NoJob(const std::string& id) { return absl::NotFoundError(absl::StrCat("there is no job ", id)); }
 
@@ -62,7 +64,8 @@ void SqliteJobStore::RollBackTransaction() {
 
 absl::Status SqliteJobStore::ReleaseAll() {
   return Write([&]() -> absl::Status {
-    TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_, "delete from job where state = 0").Run());
+    TURBOFLEET_RETURN_IF_ERROR(
+        SqliteQuery(*connection_, "update job set state = -1, garbage = 1, init_image = '' where state = 0").Run());
     TURBOFLEET_RETURN_IF_ERROR(
         SqliteQuery(*connection_,
                     "delete from input where sha256 not in (select init_image from job where init_image <> '')")
@@ -111,6 +114,8 @@ absl::Status SqliteJobStore::BeginDraft(const JobRecord& record) {
     const JobSpec& spec = *record.spec;
     const std::string bytes = EncodeJobSpec(spec);
     const std::string no_fingerprint;
+    TURBOFLEET_RETURN_IF_ERROR(
+        SqliteQuery(*connection_, "delete from job where id = ? and state = -1").Bind(record.id).Run());
     SqliteQuery query(*connection_,
                       "insert into job(id, tenant, request_id, state, create_time, deadline, prompts, images, "
                       "next_shard, completed, failed, bytes_retained, released, init_image, fingerprint, spec) "
@@ -171,7 +176,7 @@ absl::StatusOr<JobRecord> SqliteJobStore::Submit(const std::string& id, const st
     bool same = false;
     {
       SqliteQuery query(*connection_,
-                        "select job.id, job.fingerprint from job, job draft where draft.id = ? and job.state <> 0 and "
+                        "select job.id, job.fingerprint from job, job draft where draft.id = ? and job.state > 0 and "
                         "job.request_id <> '' and job.tenant = draft.tenant and job.request_id = draft.request_id");
       TURBOFLEET_ASSIGN_OR_RETURN(const bool found, query.Bind(id).Step());
       if (found) {
@@ -226,7 +231,12 @@ absl::Status SqliteJobStore::DeleteRow(const std::string& id) {
     TURBOFLEET_ASSIGN_OR_RETURN(const bool found, query.Bind(id).Step());
     if (found) input = query.Text(0);
   }
-  TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_, "delete from job where id = ?").Bind(id).Run());
+  TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_,
+                                         "update job set state = -1, garbage = 1, init_image = '', delete_time = null "
+                                         "where id = ?")
+                                 .Bind(id)
+                                 .Run());
+  NoteGarbage();
   if (input.empty()) return absl::OkStatus();
   return SqliteQuery(*connection_,
                      "delete from input where sha256 = ? and not exists (select 1 from job where init_image = sha256 "
@@ -237,7 +247,7 @@ absl::Status SqliteJobStore::DeleteRow(const std::string& id) {
 
 absl::StatusOr<JobRecord> SqliteJobStore::Find(const std::string& id) {
   return Read([&]() -> absl::StatusOr<JobRecord> {
-    SqliteQuery query(*connection_, "select " TURBOFLEET_JOB_COLUMNS " from job where id = ? and state <> 0");
+    SqliteQuery query(*connection_, "select " TURBOFLEET_JOB_COLUMNS " from job where id = ? and state > 0");
     TURBOFLEET_ASSIGN_OR_RETURN(const bool found, query.Bind(id).Step());
     if (!found) return NoJob(id);
     return RecordOf(query);
@@ -260,10 +270,10 @@ absl::StatusOr<std::vector<JobRecord>> SqliteJobStore::List(const JobQuery& quer
         *connection_,
         query.tenant.has_value()
             ? "select " TURBOFLEET_JOB_COLUMNS
-              " from job where state <> 0 and tenant = ? and create_time <= ? and (create_time < ? or id > ?) "
+              " from job where state > 0 and tenant = ? and create_time <= ? and (create_time < ? or id > ?) "
               "and (? = 0 or state = ?) order by create_time desc, id"
             : "select " TURBOFLEET_JOB_COLUMNS
-              " from job where state <> 0 and create_time <= ? and (create_time < ? or id > ?) "
+              " from job where state > 0 and create_time <= ? and (create_time < ? or id > ?) "
               "and (? = 0 or state = ?) order by create_time desc, id");
     const std::string after_id = query.after.has_value() ? query.after->second : "";
     const int64_t after_time =
@@ -317,7 +327,7 @@ absl::StatusOr<std::vector<std::string>> SqliteJobStore::ListDue(absl::Time now,
 absl::StatusOr<std::map<std::string, TenantUsage>> SqliteJobStore::Usage() {
   return Read([&]() -> absl::StatusOr<std::map<std::string, TenantUsage>> {
     SqliteQuery rows(*connection_,
-                     "select tenant, count(*), sum(bytes_retained) from job where state <> 0 group by tenant");
+                     "select tenant, count(*), sum(bytes_retained) from job where state > 0 group by tenant");
     std::map<std::string, TenantUsage> usage;
     while (true) {
       TURBOFLEET_ASSIGN_OR_RETURN(const bool found, rows.Step());
@@ -575,13 +585,51 @@ absl::StatusOr<std::vector<std::string>> SqliteJobStore::ReleaseResults(const st
                                    .Bind(id)
                                    .Bind(sequence)
                                    .Run());
-    TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_, "delete from result where job = ? and last_sequence <= ?")
-                                   .Bind(id)
-                                   .Bind(sequence)
-                                   .Run());
+    TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_, "update job set garbage = 1 where id = ?").Bind(id).Run());
+    NoteGarbage();
     TURBOFLEET_RETURN_IF_ERROR(WriteProgress(record));
     return names;
   });
+}
+
+absl::StatusOr<bool> SqliteJobStore::PurgeSome() {
+  std::string id;
+  bool deleted = false;
+  int64_t up_to = std::numeric_limits<int64_t>::max();
+  {
+    SqliteQuery query(*connection_, "select id, state, released from job where garbage = 1 limit 1");
+    TURBOFLEET_ASSIGN_OR_RETURN(const bool found, query.Step());
+    if (!found) return false;
+    id = query.Text(0);
+    deleted = query.Number(1) < 0;
+    if (!deleted) up_to = query.Number(2);
+  }
+  TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_,
+                                         "delete from result where rowid in (select rowid from result where job = ? "
+                                         "and last_sequence <= ? order by last_sequence limit ?)")
+                                 .Bind(id)
+                                 .Bind(up_to)
+                                 .Bind(kPurgedRows)
+                                 .Run());
+  if (connection_->changes() == kPurgedRows) return true;
+  if (!deleted) {
+    TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_, "update job set garbage = 0 where id = ?").Bind(id).Run());
+    return true;
+  }
+  TURBOFLEET_RETURN_IF_ERROR(
+      SqliteQuery(*connection_, "delete from prompt where rowid in (select rowid from prompt where job = ? limit ?)")
+          .Bind(id)
+          .Bind(kPurgedPromptRows)
+          .Run());
+  if (connection_->changes() == kPurgedPromptRows) return true;
+  TURBOFLEET_RETURN_IF_ERROR(SqliteQuery(*connection_, "delete from job where id = ?").Bind(id).Run());
+  return true;
+}
+
+bool SqliteJobStore::Idle() {
+  if (has_garbage() && Write([] { return absl::OkStatus(); }).ok() && has_garbage()) return true;
+  connection_->Checkpoint(/*all=*/true);
+  return false;
 }
 
 absl::StatusOr<int64_t> SqliteJobStore::SequenceBeforeIndex(const std::string& id, int32_t index) {

@@ -60,7 +60,7 @@ class SqliteJobStore : public SqlJobStore {
   absl::StatusOr<int64_t> SequenceBeforeIndex(const std::string& id, int32_t index) override;
   absl::StatusOr<std::vector<std::string>> Delete(const std::string& id) override;
 
-  void Idle() override { connection_->Checkpoint(/*all=*/true); }
+  bool Idle() override;
 
  private:
   explicit SqliteJobStore(std::unique_ptr<SqliteConnection> connection) : connection_(std::move(connection)) {}
@@ -68,6 +68,7 @@ class SqliteJobStore : public SqlJobStore {
   absl::Status BeginTransaction() override;
   absl::Status CommitTransaction() override;
   void RollBackTransaction() override;
+  absl::StatusOr<bool> PurgeSome() override;
 
   // What an earlier life left.
   absl::Status ReleaseAll();
@@ -81,7 +82,7 @@ class SqliteJobStore : public SqlJobStore {
   // Writes what changes in a job after its submission. Its shards go with its end.
   absl::Status WriteProgress(const JobRecord& record);
   absl::Status WriteCommit(const class CommitPlan& plan);
-  // With all that it has, and its start picture if it was the last to use it.
+  // Leaves it to PurgeSome(), but its start picture goes at once if it was the last to use it.
   absl::Status DeleteRow(const std::string& id);
   absl::StatusOr<std::vector<std::string>> ReadPackNames(const std::string& id, int64_t up_to_sequence);
 

@@ -15,8 +15,9 @@ constexpr int64_t kApplicationId = 0x54464c54;
 
 // What makes version N + 1 of version N, from 0, which is empty. Only ever added to.
 //
-// Times are nanoseconds since 1970. A job's state is 0 for a draft, else 1 + JobState; a shard's is 0 free, 1 claimed,
-// 2 done. Large values come last in their rows, where reading the others does not touch them.
+// Times are nanoseconds since 1970. A job's state is 0 for a draft, -1 once it is deleted, else 1 + JobState; it has
+// garbage while rows of it are left that nobody needs. A shard's state is 0 free, 1 claimed, 2 done. Large values come
+// last in their rows, where reading the others does not touch them.
 constexpr const char* kMigrations[] = {
     R"(
 create table job(
@@ -24,6 +25,7 @@ create table job(
   tenant text not null,
   request_id text not null,
   state integer not null,
+  garbage integer not null default 0,
   create_time integer not null,
   deadline integer,
   end_time integer,
@@ -39,11 +41,12 @@ create table job(
   fingerprint blob not null,
   spec blob not null
 ) strict;
-create unique index job_by_request on job(tenant, request_id) where state <> 0 and request_id <> '';
-create index job_by_tenant on job(tenant, create_time desc, id) where state <> 0;
-create index job_by_time on job(create_time desc, id) where state <> 0;
+create unique index job_by_request on job(tenant, request_id) where state > 0 and request_id <> '';
+create index job_by_tenant on job(tenant, create_time desc, id) where state > 0;
+create index job_by_time on job(create_time desc, id) where state > 0;
 create index job_running on job(id) where state = 1;
 create index job_due on job(delete_time, id) where delete_time is not null;
+create index job_garbage on job(id) where garbage = 1;
 create index job_draft on job(id) where state = 0;
 create index job_by_input on job(init_image) where init_image <> '';
 

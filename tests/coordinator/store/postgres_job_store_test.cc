@@ -210,6 +210,29 @@ TEST_F(PostgresJobStoreTest, TakeOverWaitsForTheCommitInFlight) {
   EXPECT_THAT(claimed->front().ended, ElementsAre(0));
 }
 
+// What nobody needs any more goes in small parts, with later calls or when there is time.
+TEST_F(PostgresJobStoreTest, RowsOfReleasedResultsDeletedJobsAndDraftsGo) {
+  const auto store = backend_.Open("anna");
+  CommitOneByOne(*store, 1, 1'300);
+  CommitOneByOne(*store, 2, 1'300);
+  TURBOFLEET_ASSERT_OK(store->ReleaseResults(SampleId(1), 1'100));
+  TURBOFLEET_ASSERT_OK(store->End(SampleId(2), JobState::kCancelled, At(2)));
+  TURBOFLEET_ASSERT_OK(store->Delete(SampleId(2)));
+  TURBOFLEET_ASSERT_OK(store->BeginDraft(MakeRecord({.number = 3})));
+  TURBOFLEET_ASSERT_OK(store->DropDraft(SampleId(3)));
+  int calls = 0;
+  while (store->Idle()) ASSERT_LT(++calls, 20);
+  EXPECT_GT(calls, 0);
+  EXPECT_EQ(store->ReadResults(SampleId(1), 1'100, 1'000).value().size(), 200U);
+  // Fails with a division by zero if there are more.
+  const std::string other = absl::StrCat(" <> '", SampleId(1), "'");
+  for (const char* table : {"result", "prompt", "pack", "label", "shard"}) {
+    backend_.Execute(absl::StrCat("select 1 / (count(*) = 0)::int from ", table, " where job", other));
+  }
+  backend_.Execute(absl::StrCat("select 1 / (count(*) = 0)::int from job where id", other));
+  backend_.Execute("select 1 / (count(*) = 200)::int from result");
+}
+
 // Four coordinators claim and commit the same jobs at once, in groups and in any order: all images end once.
 TEST_F(PostgresJobStoreTest, CoordinatorsWorkAtTheSameTime) {
   constexpr int32_t kImages = 20'000;

@@ -134,9 +134,9 @@ TEST_F(SqliteJobStoreTest, LogStaysSmallAndIsEmptiedWhenIdle) {
 TEST_F(SqliteJobStoreTest, QueriesUseIndexes) {
   OpenSqlite(path_).reset();
   const std::vector<std::string> queries = {
-      "select id from job where state <> 0 and tenant = 'a' and create_time <= 1 and (create_time < 1 or id > '') "
+      "select id from job where state > 0 and tenant = 'a' and create_time <= 1 and (create_time < 1 or id > '') "
       "and (0 = 0 or state = 1) order by create_time desc, id",
-      "select id from job where state <> 0 and create_time <= 1 and (create_time < 1 or id > '') and (0 = 0 or "
+      "select id from job where state > 0 and create_time <= 1 and (create_time < 1 or id > '') and (0 = 0 or "
       "state = 1) order by create_time desc, id",
       "select id from job where state = 1 and id > '' order by id",
       "select id from job where delete_time is not null and delete_time <= 1 order by delete_time, id",
@@ -147,10 +147,11 @@ TEST_F(SqliteJobStoreTest, QueriesUseIndexes) {
       "select number, ended from shard where job = '' and state = 0 order by number limit 1",
       "select name from pack where job = '' and last_sequence <= 1",
       "delete from result where job = '' and last_sequence <= 1",
-      "delete from job where state = 0",
+      "update job set state = -1 where state = 0",
+      "select id, state, released from job where garbage = 1 limit 1",
       "update shard set state = 0 where state = 1",
       "select 1 from job where init_image = '' and init_image <> ''",
-      "select job.id from job, job draft where draft.id = '' and job.state <> 0 and job.request_id <> '' and "
+      "select job.id from job, job draft where draft.id = '' and job.state > 0 and job.request_id <> '' and "
       "job.tenant = draft.tenant and job.request_id = draft.request_id",
   };
   for (const std::string& query : queries) {
@@ -161,8 +162,39 @@ TEST_F(SqliteJobStoreTest, QueriesUseIndexes) {
   }
   // Usage looks at every job, in the order of an index.
   for (const std::string& step : Query("explain query plan select tenant, count(*), sum(bytes_retained) from job "
-                                       "where state <> 0 group by tenant")) {
+                                       "where state > 0 group by tenant")) {
     EXPECT_FALSE(absl::StrContains(step, "TEMP B-TREE")) << step;
+  }
+}
+
+// What nobody needs any more goes in small parts, with later calls or when there is time.
+TEST_F(SqliteJobStoreTest, RowsOfReleasedResultsDeletedJobsAndDraftsGo) {
+  {
+    const auto store = OpenSqlite(path_);
+    CommitOneByOne(*store, 1, 1'300);
+    CommitOneByOne(*store, 2, 1'300);
+    TURBOFLEET_ASSERT_OK(store->ReleaseResults(SampleId(1), 1'100));
+    TURBOFLEET_ASSERT_OK(store->End(SampleId(2), JobState::kCancelled, At(2)));
+    TURBOFLEET_ASSERT_OK(store->Delete(SampleId(2)));
+    TURBOFLEET_ASSERT_OK(store->BeginDraft(MakeRecord({.number = 3, .labels = {{"a", "b"}}})));
+    TURBOFLEET_ASSERT_OK(store->Transact([&store] {
+      for (int i = 0; i < 20; ++i) TURBOFLEET_EXPECT_OK(store->AppendPrompts(SampleId(3), {"x"}));
+    }));
+  }
+  EXPECT_EQ(Query("select count(*) > 0 from result where job = '" + SampleId(2) + "'"), std::vector<std::string>{"1"});
+  {
+    const auto store = OpenSqlite(path_);
+    int calls = 0;
+    while (store->Idle()) ASSERT_LT(++calls, 20);
+    EXPECT_GT(calls, 0);
+    EXPECT_EQ(store->ReadResults(SampleId(1), 1'100, 1'000).value().size(), 200U);
+  }
+  EXPECT_EQ(Query("select id from job"), std::vector<std::string>{SampleId(1)});
+  EXPECT_EQ(Query("select job, count(*), min(last_sequence) from result group by job"),
+            std::vector<std::string>{SampleId(1) + "|200|1101"});
+  EXPECT_EQ(Query("select job, count(*) from prompt group by job"), std::vector<std::string>{SampleId(1) + "|2"});
+  for (const char* table : {"label", "pack"}) {
+    EXPECT_TRUE(Query(absl::StrCat("select 1 from ", table, " where job <> '", SampleId(1), "'")).empty()) << table;
   }
 }
 

@@ -89,6 +89,18 @@ ShardResults PicturesOf(const std::string& job, int32_t shard, const std::vector
   return results;
 }
 
+void CommitOneByOne(JobStore& store, int number, int32_t images) {
+  SubmitSample(store, {.number = number}, images);
+  TURBOFLEET_EXPECT_OK(store.Claim(SampleId(number), images));
+  std::vector<ShardResults> all;
+  for (int32_t i = 0; i < images; ++i) all.push_back(PicturesOf(SampleId(number), i / kShardImages, {i}));
+  const auto receipts = store.CommitAll(all, At(1));
+  TURBOFLEET_EXPECT_OK(receipts);
+  if (receipts.ok()) {
+    TURBOFLEET_EXPECT_OK(receipts->back());
+  }
+}
+
 std::string ToText(const JobRecord& record) {
   const JobSpec& spec = *record.spec;
   JobSpec rest = spec;  // Bytes of a map are in no fixed order.

@@ -47,6 +47,9 @@ ImageResult MakeFailure(int32_t index);
 ShardResults PicturesOf(const std::string& job, int32_t shard, const std::vector<int32_t>& indexes,
                         const std::string& pack = "pack-1");
 
+// A running job with `images` images, each committed as a row of its own but all at once. Expects no error.
+void CommitOneByOne(JobStore& store, int number, int32_t images);
+
 // For comparing what two stores answered.
 std::string ToText(const JobRecord& record);
 std::string ToText(const ImageResult& result);
