@@ -184,7 +184,7 @@ TEST_F(PostgresJobStoreTest, PausedTransactionIsEndedAndItsCoordinatorIsFenced) 
   EXPECT_EQ(other->Find(SampleId(1)).value().LastSequence(), 0);
 }
 
-// Whoever takes over waits for what is being committed, so that a result is either there or fenced.
+// Whoever takes over waits for a change that has passed the fence, so that a result is either there or fenced.
 TEST_F(PostgresJobStoreTest, TakeOverWaitsForTheCommitInFlight) {
   const auto committer = backend_.Open("anna");
   const auto other = backend_.Open("bert");
@@ -195,19 +195,36 @@ TEST_F(PostgresJobStoreTest, TakeOverWaitsForTheCommitInFlight) {
   std::thread taker;
   absl::Notification taken;
   TURBOFLEET_EXPECT_OK(committer->Transact([&] {
-    TURBOFLEET_EXPECT_OK(committer->Commit(PicturesOf(SampleId(1), 0, {0}), At(1)));
     TURBOFLEET_EXPECT_OK(committer->Find(SampleId(1)));
     taker = std::thread([&] {
       EXPECT_THAT(other->TakeOverFromDead(), IsOkAndHolds(1));
       taken.Notify();
     });
-    EXPECT_FALSE(taken.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+    EXPECT_FALSE(taken.WaitForNotificationWithTimeout(absl::Milliseconds(200)));
+    TURBOFLEET_EXPECT_OK(committer->Commit(PicturesOf(SampleId(1), 0, {0}), At(1)));
     return absl::OkStatus();
   }));
   taker.join();
   const auto claimed = other->Claim(SampleId(1), 1);
   TURBOFLEET_ASSERT_OK(claimed);
   EXPECT_THAT(claimed->front().ended, ElementsAre(0));
+}
+
+// Of statements that travel together those after an error are not run, nor prepared.
+TEST_F(PostgresJobStoreTest, ConnectionGoesOnAfterAnError) {
+  const auto connection = PostgresConnection::Open(Server().conninfo(), "select 1", absl::Seconds(30));
+  TURBOFLEET_ASSERT_OK(connection);
+  (*connection)->Queue("select 1 / $1", PostgresValues().Number(0));
+  EXPECT_THAT((*connection)->Run("select -7::int4, $1, $2", PostgresValues().OptionalNumber({}).Bytes("a")),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("division by zero")));
+  EXPECT_FALSE((*connection)->broken());
+  const auto rows =
+      (*connection)->Run("select -7::int4, $1, $2", PostgresValues().OptionalNumber({}).Bytes(std::string("a\0b", 3)));
+  TURBOFLEET_ASSERT_OK(rows);
+  ASSERT_EQ(rows->count(), 1);
+  EXPECT_EQ(rows->Number(0, 0), -7);
+  EXPECT_TRUE(rows->IsNull(0, 1));
+  EXPECT_EQ(rows->Text(0, 2), std::string("a\0b", 3));
 }
 
 // What nobody needs any more goes in small parts, with later calls or when there is time.

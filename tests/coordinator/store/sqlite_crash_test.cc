@@ -153,6 +153,27 @@ class FullDiskTest : public ::testing::Test {
   SqliteJobStore::Options options_;
 };
 
+// In the middle of a transaction, by a limit that no other process can lift: none of it has happened.
+TEST(FullStoreTest, TransactionThatDoesNotFitHasNotHappened) {
+  const TemporaryFolder folder;
+  auto store = SqliteJobStore::Open({.path = folder.path() + "/jobs.sqlite", .bytes_max = 1 << 20});
+  TURBOFLEET_ASSERT_OK(store);
+  SubmitSample(**store, {.number = 1}, 5);
+  TURBOFLEET_ASSERT_OK((*store)->Claim(SampleId(1), 1));
+  TURBOFLEET_ASSERT_OK((*store)->BeginDraft(MakeRecord({.number = 2})));
+  const auto full = StatusIs(absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT((*store)->Transact([&] {
+    TURBOFLEET_EXPECT_OK((*store)->Commit(PicturesOf(SampleId(1), 0, {0}), At(1)));
+    EXPECT_THAT((*store)->AppendPrompts(SampleId(2), {std::string(3'000'000, 'x')}), full);
+    EXPECT_THAT((*store)->Commit(PicturesOf(SampleId(1), 0, {1}), At(1)), full);
+    EXPECT_THAT((*store)->Find(SampleId(1)), full);
+    return absl::OkStatus();
+  }),
+              full);
+  EXPECT_EQ((*store)->Find(SampleId(1)).value().LastSequence(), 0);
+  EXPECT_EQ((*store)->Commit(PicturesOf(SampleId(1), 0, {0}), At(1)).value().sequences.front(), 1);
+}
+
 TEST_F(FullDiskTest, RefusesByNameKeepsWhatItHasAndRecovers) {
   auto store = SqliteJobStore::Open(options_);
   TURBOFLEET_ASSERT_OK(store);

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "coordinator/store/sqlite_connection.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/store/conformance_test.h"
@@ -195,6 +196,18 @@ TEST_F(SqliteJobStoreTest, RowsOfReleasedResultsDeletedJobsAndDraftsGo) {
   EXPECT_EQ(Query("select job, count(*) from prompt group by job"), std::vector<std::string>{SampleId(1) + "|2"});
   for (const char* table : {"label", "pack"}) {
     EXPECT_TRUE(Query(absl::StrCat("select 1 from ", table, " where job <> '", SampleId(1), "'")).empty()) << table;
+  }
+}
+
+// FULL is what survives a loss of power, which no test can cause; and nobody but us moves the log into the file.
+TEST_F(SqliteJobStoreTest, ConnectionIsSetUpForDurability) {
+  const auto connection = SqliteConnection::Open(path_);
+  TURBOFLEET_ASSERT_OK(connection);
+  const std::vector<std::pair<std::string, int64_t>> settings = {{"synchronous", 2},    {"wal_autocheckpoint", 0},
+                                                                 {"busy_timeout", 0},   {"foreign_keys", 1},
+                                                                 {"trusted_schema", 0}, {"cell_size_check", 1}};
+  for (const auto& [name, value] : settings) {
+    EXPECT_THAT((*connection)->ReadNumber("pragma " + name), IsOkAndHolds(value)) << name;
   }
 }
 
