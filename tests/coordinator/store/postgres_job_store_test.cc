@@ -60,10 +60,12 @@ class PostgresBackend : public StoreBackend {
   // The server's clock is nobody's to set.
   void LapseLeases() override { Execute("update coordinator set lease_end = '-infinity'"); }
 
-  void Execute(const std::string& sql) {
-    TURBOFLEET_EXPECT_OK(PostgresConnection::Open(
-        Server().conninfo(), absl::StrCat("set search_path to ", schema_, "; ", sql), absl::Seconds(30)));
+  // A session beside the store's, that runs `sql` first.
+  absl::StatusOr<std::unique_ptr<PostgresConnection>> Connect(const std::string& sql) {
+    return PostgresConnection::Open(Server().conninfo(), absl::StrCat("set search_path to ", schema_, "; ", sql),
+                                    absl::Seconds(30));
   }
+  void Execute(const std::string& sql) { TURBOFLEET_EXPECT_OK(Connect(sql)); }
 
  private:
   std::string schema_;
@@ -208,6 +210,37 @@ TEST_F(PostgresJobStoreTest, TakeOverWaitsForTheCommitInFlight) {
   const auto claimed = other->Claim(SampleId(1), 1);
   TURBOFLEET_ASSERT_OK(claimed);
   EXPECT_THAT(claimed->front().ended, ElementsAre(0));
+}
+
+// Where indexes exist, nothing is read in full or sorted; small tables would be, as that is quicker.
+TEST_F(PostgresJobStoreTest, QueriesUseIndexes) {
+  backend_.Open("anna").reset();
+  const auto connection = backend_.Connect("set enable_seqscan = off; set enable_sort = off; ");
+  TURBOFLEET_ASSERT_OK(connection);
+  for (
+      const char* query : {
+          "explain select id from job where state > 0 and tenant = 'a' and create_time <= 1 and (create_time < 1 or id "
+          "> '') and (0 = 0 or state = 1) order by create_time desc, id limit 5",
+          "explain select id from job where state > 0 and create_time <= 1 and (create_time < 1 or id > '') and (0 = 0 "
+          "or state = 1) order by create_time desc, id limit 5",
+          "explain select id from job where state = 1 and id > '' order by id limit 5",
+          "explain select id from job where delete_time is not null and delete_time <= 1 order by delete_time, id",
+          "explain select first from prompt where job = '' and first > 1 and first < 5 and first + count > 2",
+          "explain select results from result where job = '' and last_sequence > 1 and last_sequence < 9",
+          "explain select results from result where job = '' and shard = 1",
+          "explain select number from shard where job = '' and owner is null order by number limit 1",
+          "explain select 1 from shard where owner = any('{a,b}') and not done",
+          "explain select 1 from job where state = 0 and draft_of = any('{a,b}')",
+          "explain select id from job where garbage order by id limit 1",
+          "explain select 1 from job where init_image = 'a' and init_image <> ''",
+          "explain select 1 from job where tenant = '' and request_id = 'r' and state > 0 and request_id <> ''",
+      }) {
+    const auto plan = (*connection)->Run(query);
+    TURBOFLEET_ASSERT_OK(plan);
+    for (int i = 0; i < plan->count(); ++i) {
+      EXPECT_THAT(plan->Text(i, 0), ::testing::Not(::testing::ContainsRegex("Seq Scan|Sort"))) << query;
+    }
+  }
 }
 
 // Of statements that travel together those after an error are not run, nor prepared.
