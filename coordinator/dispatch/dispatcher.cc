@@ -476,7 +476,8 @@ bool Dispatcher::Deliver(const std::string& token, LeaseId lease, int32_t slot, 
 // ---------------------------------------------------------------------------------------------------------------------
 // Workers
 
-absl::StatusOr<SessionId> Dispatcher::OpenSession(const WorkerIdentity& identity, std::shared_ptr<WorkerSession> sink) {
+absl::StatusOr<SessionId> Dispatcher::OpenSession(const WorkerIdentity& identity, std::shared_ptr<WorkerSession> sink,
+                                                  const std::vector<HeldImage>& held) {
   Outbox outbox;
   absl::MutexLock lock(&mu_);
   if (shut_down_) return ShuttingDown(options_.retry_after);
@@ -513,8 +514,29 @@ absl::StatusOr<SessionId> Dispatcher::OpenSession(const WorkerIdentity& identity
   environment_.logger->Info("worker connected", {{"worker", identity.name},
                                                  {"device", identity.device},
                                                  {"model", identity.model_digest},
-                                                 {"batch_images_max", identity.batch_images_max}});
+                                                 {"batch_images_max", identity.batch_images_max},
+                                                 {"held", static_cast<int64_t>(held.size())}});
+  Adopt(id, held, outbox);
   return id;
+}
+
+void Dispatcher::Adopt(SessionId id, const std::vector<HeldImage>& held, Outbox& outbox) {
+  if (durable_ == nullptr) return;
+  const std::string& model_digest = sessions_.find(id)->second.identity.model_digest;
+  // A batch has images of one shape.
+  std::map<BatchShape, std::vector<ImageId>> by_shape;
+  for (const HeldImage& image : held) {
+    const std::optional<JobId> job = durable_->IdOf(image.job);
+    if (!job.has_value()) continue;
+    const JobSpec& spec = *durable_->SpecOf(*job);
+    if (spec.model_digest == model_digest) by_shape[spec.shape].push_back({*job, image.index});
+  }
+  for (const auto& [shape, images] : by_shape) {
+    Adoption adoption = scheduler_.Adopt(id, images, environment_.clock->Now());
+    if (adoption.lease == LeaseId{}) continue;
+    PostBatch({.id = adoption.lease, .session = id, .shape = shape, .images = std::move(adoption.images)},
+              /*adopted=*/true, outbox);
+  }
 }
 
 absl::Status Dispatcher::Report(SessionId id, const WorkerReport& report) {
@@ -619,17 +641,20 @@ ImageToRender Dispatcher::ToRender(ImageId image) const {
   return {.spec = spec, .index = image.index, .prompt = spec->prompts[spec->PromptIndexOf(image.index)]};
 }
 
+void Dispatcher::PostBatch(const Lease& lease, bool adopted, Outbox& outbox) {
+  BatchToRender batch = {.lease = lease.id, .shape = lease.shape, .images = {}, .adopted = adopted};
+  for (const ImageId& image : lease.images) batch.images.push_back(ToRender(image));
+  const Session& session = sessions_.find(lease.session)->second;
+  environment_.observer->OnBatch(batch);
+  environment_.logger->Debug(adopted ? "batch adopted" : "batch leased",
+                             {{"worker", session.identity.name},
+                              {"lease", IdNumber(lease.id)},
+                              {"images", static_cast<int64_t>(batch.images.size())}});
+  outbox.To(session.sink).PostBatch(batch);
+}
+
 void Dispatcher::Assign(absl::Time now, Outbox& outbox) {
-  for (const Lease& lease : scheduler_.Assign(now)) {
-    BatchToRender batch = {.lease = lease.id, .shape = lease.shape, .images = {}};
-    for (const ImageId& image : lease.images) batch.images.push_back(ToRender(image));
-    const Session& session = sessions_.find(lease.session)->second;
-    environment_.observer->OnBatch(batch);
-    environment_.logger->Debug("batch leased", {{"worker", session.identity.name},
-                                                {"lease", IdNumber(lease.id)},
-                                                {"images", static_cast<int64_t>(batch.images.size())}});
-    outbox.To(session.sink).PostBatch(batch);
-  }
+  for (const Lease& lease : scheduler_.Assign(now)) PostBatch(lease, /*adopted=*/false, outbox);
 }
 
 void Dispatcher::BreakStalledClients(absl::Time now, Outbox& outbox) {

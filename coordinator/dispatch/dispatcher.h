@@ -133,7 +133,9 @@ class Dispatcher {
 
   // Opens a session and posts its welcome; a session that the same worker had ends with ALREADY_EXISTS.
   // UNAVAILABLE SHUTTING_DOWN.
-  absl::StatusOr<SessionId> OpenSession(const WorkerIdentity& identity, std::shared_ptr<WorkerSession> session);
+  // Of the images in `held`, those that nobody else has come to the session in a batch that is adopted.
+  absl::StatusOr<SessionId> OpenSession(const WorkerIdentity& identity, std::shared_ptr<WorkerSession> session,
+                                        const std::vector<HeldImage>& held = {});
 
   // INVALID_ARGUMENT MALFORMED_MESSAGE: the report contradicts itself. UNAVAILABLE SESSION_ENDED.
   absl::Status Report(SessionId session, const WorkerReport& report);
@@ -214,6 +216,8 @@ class Dispatcher {
   void UpdatePause(JobId id, Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void BreakStalledClients(absl::Time now, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  void Adopt(SessionId id, const std::vector<HeldImage>& held, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PostBatch(const Lease& lease, bool adopted, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void EndSessionLocked(SessionId id, const absl::Status& status, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes a session, which the core has ended, off the lists.
   void CloseSession(SessionId id, const absl::Status& status, Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -1,6 +1,7 @@
 #include "coordinator/dispatch/durable_jobs.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -146,7 +147,8 @@ void DurableJobs::Update(JobId id, const JobRecord& record, Outbox& outbox) {
   job.record = record;
   job.record.spec = std::move(spec);
   if (record.state != JobState::kRunning) {
-    Ended(job.record, outbox);
+    // With its end the job goes, and its record with it.
+    Ended(JobRecord(job.record), outbox);
     return;
   }
   UpdatePause(id, job);
@@ -343,13 +345,21 @@ void DurableJobs::DropShard(JobId id, Job& job, int32_t number) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Images
 
+std::optional<JobId> DurableJobs::IdOf(const std::string& name) const {
+  constexpr std::string_view kPrefix = "jobs/";
+  if (!std::string_view(name).starts_with(kPrefix)) return std::nullopt;
+  const auto found = by_id_.find(name.substr(kPrefix.size()));
+  return found == by_id_.end() ? std::nullopt : std::optional(found->second);
+}
+
 ImageToRender DurableJobs::ToRender(ImageId image) const {
   const Job& job = jobs_.find(image.job)->second;
   const Shard& shard = job.shards.find(image.index / kShardImages)->second;
   const JobSpec& spec = *job.record.spec;
   return {.spec = job.record.spec,
           .index = image.index,
-          .prompt = shard.prompts[spec.PromptIndexOf(image.index) - shard.first_prompt]};
+          .prompt = shard.prompts[spec.PromptIndexOf(image.index) - shard.first_prompt],
+          .durable = true};
 }
 
 bool DurableJobs::EndsNow(ImageId image) {

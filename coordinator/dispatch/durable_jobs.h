@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <tuple>
@@ -92,6 +93,8 @@ class DurableJobs {
   // ---- Images
 
   bool Owns(JobId job) const { return jobs_.contains(job); }
+  // Of "jobs/{job}". Nothing if the job is not running here.
+  std::optional<JobId> IdOf(const std::string& name) const;
   // REQUIRES: Owns() the job.
   std::shared_ptr<const JobSpec> SpecOf(JobId job) const { return jobs_.find(job)->second.record.spec; }
   ImageToRender ToRender(ImageId image) const;

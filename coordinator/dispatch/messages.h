@@ -56,6 +56,12 @@ struct WorkerIdentity {
   bool has_tiny_vae = false;
 };
 
+// An image of a durable job that a worker has from an earlier session.
+struct HeldImage {
+  std::string job;  // "jobs/{job}".
+  int32_t index = 0;
+};
+
 // How a session is kept.
 struct SessionTerms {
   std::string token;  // Names the session in deliveries; cannot be guessed.
@@ -68,6 +74,7 @@ struct ImageToRender {
   std::shared_ptr<const JobSpec> spec;
   int32_t index = 0;
   std::string prompt;
+  bool durable = false;  // Its result may outlive the session.
 };
 
 // A batch for a worker.
@@ -75,6 +82,7 @@ struct BatchToRender {
   LeaseId lease{};
   BatchShape shape;
   std::vector<ImageToRender> images;  // By slot.
+  bool adopted = false;               // The worker has held them since an earlier session.
 };
 
 // A picture as a worker hands it over.

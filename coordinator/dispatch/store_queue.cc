@@ -54,23 +54,23 @@ void StoreQueue::Stop() {
 }
 
 void StoreQueue::Run() {
-  bool idled = false;
+  absl::Duration patience = kIdle;
   while (true) {
+    bool idle = false;
     {
       absl::MutexLock lock(&mu_);
-      if (!mu_.AwaitWithTimeout(absl::Condition(this, &StoreQueue::HasWork),
-                                idled ? absl::InfiniteDuration() : kIdle)) {
-        idled = true;
-      } else {
-        idled = false;
+      idle = !mu_.AwaitWithTimeout(absl::Condition(this, &StoreQueue::HasWork), patience);
+      if (!idle) {
         if (pieces_.empty()) return;
         mu_.AwaitWithTimeout(absl::Condition(this, &StoreQueue::IsFull), options_.gather);
       }
     }
-    if (idled) {
-      store_->Idle();
+    if (idle) {
+      // As long as there is upkeep left, nothing but work comes before it.
+      patience = store_->Idle() ? absl::ZeroDuration() : absl::InfiniteDuration();
     } else {
       RunOnce();
+      patience = kIdle;
     }
   }
 }

@@ -79,6 +79,9 @@ void SetBatchImage(const ImageToRender& to_render, worker_pb::BatchImage* image)
   image->set_quality(spec.quality);
   image->set_embed_metadata(spec.embed_metadata);
   image->set_strength(spec.strength);
+  if (!to_render.durable) return;
+  image->set_job(spec.name);
+  image->set_index(to_render.index);
 }
 
 }  // namespace
@@ -238,6 +241,7 @@ worker_pb::SessionResponse BatchProto(const BatchToRender& batch) {
   shape.set_first_step(batch.shape.first_step);
   shape.set_image_to_image(batch.shape.image_to_image);
   shape.set_vae(batch.shape.tiny_vae ? v1::VAE_TINY : v1::VAE_FULL);
+  proto.set_adopted(batch.adopted);
   for (const ImageToRender& to_render : batch.images) {
     worker_pb::BatchImage& image = *proto.add_images();
     image.set_slot(proto.images_size() - 1);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -310,6 +311,21 @@ absl::StatusOr<WorkerIdentity> ParseHello(const worker_pb::Hello& hello) {
                         .size_max = hello.size_max(),
                         .batch_images_max = hello.batch_images_max(),
                         .has_tiny_vae = hello.has_tiny_vae()};
+}
+
+absl::StatusOr<std::vector<HeldImage>> ParseHeld(const worker_pb::Hello& hello) {
+  if (hello.held_size() > kHeldImagesMax) {
+    return Malformed("hello.held", absl::StrCat("has more than ", kHeldImagesMax));
+  }
+  std::vector<HeldImage> held;
+  std::set<std::pair<std::string, int32_t>> seen;
+  for (const worker_pb::HeldImage& image : hello.held()) {
+    if (image.job().size() > kNameBytesMax || image.index() < 0 || !seen.emplace(image.job(), image.index()).second) {
+      return Malformed("hello.held", "has an image that is none, or is there twice");
+    }
+    held.push_back({.job = image.job(), .index = image.index()});
+  }
+  return held;
 }
 
 absl::StatusOr<WorkerReport> ParseReport(const worker_pb::Report& report) {

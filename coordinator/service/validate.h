@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "coordinator/dispatch/messages.h"
@@ -23,6 +24,7 @@ inline constexpr size_t kImageBytesMax = (7 << 20) / 2;  // 3.5 MiB: gRPC's clie
 inline constexpr size_t kNameBytesMax = 128;
 inline constexpr int kBatchImagesMax = 1'024;
 inline constexpr int kReportLeasesMax = 1'024;
+inline constexpr int kHeldImagesMax = 1'024;
 
 // A request with every default that does not depend on the cluster filled in.
 absl::StatusOr<JobRequest> ParseGenerateImagesRequest(const v1::GenerateImagesRequest& request);
@@ -40,6 +42,8 @@ absl::Status CheckUnknownFields(const google::protobuf::Message& message);
 absl::StatusOr<int32_t> ParsePageSize(int32_t page_size);
 
 absl::StatusOr<WorkerIdentity> ParseHello(const internal::worker::v1::Hello& hello);
+// What the worker holds from earlier sessions.
+absl::StatusOr<std::vector<HeldImage>> ParseHeld(const internal::worker::v1::Hello& hello);
 absl::StatusOr<WorkerReport> ParseReport(const internal::worker::v1::Report& report);
 
 // A picture whose file is too large for clients counts as an image that no worker can render (IMAGE_TOO_LARGE).

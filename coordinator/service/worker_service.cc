@@ -87,7 +87,9 @@ class SessionReactor : public SessionBase {
       if (session().has_value()) return OutOfOrder("hello: is the first message only");
       const absl::StatusOr<WorkerIdentity> identity = ParseHello(request_.hello());
       if (!identity.ok()) return identity.status();
-      const absl::StatusOr<SessionId> id = dispatcher_->OpenSession(*identity, sink_);
+      const absl::StatusOr<std::vector<HeldImage>> held = ParseHeld(request_.hello());
+      if (!held.ok()) return held.status();
+      const absl::StatusOr<SessionId> id = dispatcher_->OpenSession(*identity, sink_, *held);
       if (!id.ok()) return id.status();
       absl::MutexLock lock(&mu_);
       session_ = *id;

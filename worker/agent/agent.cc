@@ -20,6 +20,7 @@ Agent::Agent(const Options& options, Parts parts, std::function<void(AgentEnd, c
       control_(wire::WorkerService::NewStub(parts.control)),
       delivery_(wire::WorkerService::NewStub(parts.delivery)),
       session_back_off_(options.back_off, parts.random),
+      kept_(kSlotMax + 1, options.ledger.backlog_bytes_max),
       delivery_back_off_(options.back_off, parts.random),
       device_(std::make_unique<DeviceThread>(std::move(parts.engine), parts.clock, MakeDeviceEvents())),
       thread_([this] { Run(); }) {}

@@ -22,6 +22,7 @@
 #include "worker/agent/device_thread.h"
 #include "worker/agent/encoder_pool.h"
 #include "worker/agent/input_cache.h"
+#include "worker/agent/kept_results.h"
 #include "worker/agent/mailbox.h"
 #include "worker/agent/observer.h"
 #include "worker/agent/session_ledger.h"
@@ -43,7 +44,8 @@ enum class AgentEnd {
 //
 // A batch passes through: the control thread (checks it, gets start pictures), the device's thread (renders), the
 // encoder pool (files), and the control thread again (delivers). Control and delivery use a connection each. When the
-// session breaks, its batches are dropped, because the coordinator gives them to others; the engine stays warm.
+// session breaks, its batches are dropped, because the coordinator gives them to others; but what is on the device or
+// behind it for a durable job goes on, and is offered to the next session (KeptResults). The engine stays warm.
 //
 // Thread-safe.
 class Agent {
@@ -57,6 +59,7 @@ class Agent {
     BackOff::Options back_off;
     absl::Duration welcome_timeout = absl::Seconds(10);  // From dialling to Welcome.
     absl::Duration closing_timeout = absl::Seconds(5);   // From the last message to the stream's end.
+    absl::Duration kept_timeout = absl::Minutes(1);      // From Welcome until results that nobody wants are dropped.
     // After a device failure: for the results that are there to be acknowledged.
     absl::Duration failure_timeout = absl::Seconds(5);
     // Delivery streams that end one after the other without an acknowledgement; then the session is given up too.
@@ -128,6 +131,7 @@ class Agent {
   void StartDrain();
   void MaybeClose();
   void CancelSession();
+  void DropKept() { kept_.DropUnwanted(); }
   void End(AgentEnd end, const absl::Status& status);
   void EndDrained();
   void MaybeFinish();
@@ -144,6 +148,11 @@ class Agent {
   void BatchEnded(const std::shared_ptr<Work>& work, const absl::Status& status);
   void DeviceFailed(const absl::Status& status);
   void Fail(const std::shared_ptr<Work>& work, size_t image, const absl::Status& status);
+  // Delivers, or abandons, an image of an adopted batch, or one of another that is held by chance. False: it is to be
+  // rendered.
+  bool DeliverKept(const std::shared_ptr<Work>& work, size_t image);
+  void DeliverAt(const KeptResults::Place& place, Delivery delivery);
+  void KeepResults();
   void Deliver(const Work& work, Delivery delivery);
   void PumpDeliveries();
   void OpenDelivery();
@@ -195,6 +204,7 @@ class Agent {
   std::optional<Timer::Id> session_timer_;  // Welcome, or the stream's end.
   std::optional<Timer::Id> report_timer_;
   std::optional<Timer::Id> failure_timer_;
+  std::optional<Timer::Id> kept_timer_;  // What nobody has asked for by then is dropped.
 
   // Start pictures that a batch of this session waits for, by lease.
   struct Waiting {
@@ -203,6 +213,7 @@ class Agent {
   };
   std::map<uint64_t, Waiting> waiting_;
 
+  KeptResults kept_;  // Of sessions that broke.
   Backlog backlog_;
   DeliveryQueue deliveries_;
   BackOff delivery_back_off_;

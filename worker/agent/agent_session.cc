@@ -17,7 +17,8 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
-std::shared_ptr<const wire::SessionRequest> MakeHello(const Agent::Options& options, const EngineInfo& engine) {
+std::shared_ptr<const wire::SessionRequest> MakeHello(const Agent::Options& options, const EngineInfo& engine,
+                                                      const KeptResults& kept) {
   auto request = std::make_shared<wire::SessionRequest>();
   wire::Hello& hello = *request->mutable_hello();
   hello.set_worker(options.worker);
@@ -33,6 +34,11 @@ std::shared_ptr<const wire::SessionRequest> MakeHello(const Agent::Options& opti
   hello.set_batch_images_max(engine.batch_images_max);
   hello.set_has_tiny_vae(engine.has_tiny_vae);
   hello.set_incarnation(options.incarnation);
+  for (const auto& [job, index] : kept.Keys()) {
+    wire::HeldImage& held = *hello.add_held();
+    held.set_job(job);
+    held.set_index(index);
+  }
   return request;
 }
 
@@ -62,7 +68,7 @@ void Agent::Dial() {
                                     .done = [this](const absl::Status& status) { SessionDone(status); }});
   session_->Start(
       [this](grpc::ClientContext* context, SessionCall* call) { control_->async()->Session(context, call); });
-  session_->Write(MakeHello(options_, *engine_));
+  session_->Write(MakeHello(options_, *engine_, kept_));
   SetTimer(&session_timer_, options_.welcome_timeout, &Agent::WelcomeLate);
 }
 
@@ -112,6 +118,7 @@ void Agent::Welcomed(const wire::Welcome& welcome) {
   observer_->SessionChanged(true);
   logger_->Info("session_open", {{"worker", options_.worker}, {"session", session_name_}});
   SetTimer(&report_timer_, report_interval_, &Agent::ReportTime);
+  SetTimer(&kept_timer_, options_.kept_timeout, &Agent::DropKept);
   report_due_ = true;
   Report();
 }
@@ -155,13 +162,12 @@ void Agent::DropSession() {
   ClearTimer(&session_timer_);
   ClearTimer(&report_timer_);
   ClearTimer(&delivery_timer_);
+  ClearTimer(&kept_timer_);
   if (ledger_ == nullptr) return;
   ready_ = false;
   observer_->SessionChanged(false);
-  for (int lost = ledger_->AbandonAll(); lost > 0; --lost) observer_->ImageEnded(ImageOutcome::kAbandoned);
+  KeepResults();
   ledger_ = nullptr;
-  waiting_.clear();
-  deliveries_.Clear([this](const Delivery& delivery) { Forget(delivery); });
   delivery_failures_ = 0;
   delivery_back_off_.Reset();
   if (delivery_call_ != nullptr) delivery_call_->Cancel();
@@ -250,6 +256,7 @@ void Agent::End(AgentEnd end, const absl::Status& status) {
   ClearTimer(&dial_timer_);
   ClearTimer(&failure_timer_);
   DropSession();
+  kept_.Clear();
   device_->AbandonAll();
   CancelSession();
   if (delivery_call_ != nullptr) delivery_call_->Cancel();

@@ -58,7 +58,11 @@ Delivery MakeFailure(const Work& work, size_t image, const absl::Status& status,
   failure.set_message(TruncateUtf8(ReplaceInvalidUtf8(std::string(status.message())), kFailureMessageBytesMax));
   failure.set_reason(FailureReason(status));
   const int64_t bytes = static_cast<int64_t>(message->ByteSizeLong());
-  return {.message = std::move(message), .made = now, .bytes = bytes};
+  return {.message = std::move(message),
+          .made = now,
+          .bytes = bytes,
+          .job = work.images[image]->job,
+          .index = work.images[image]->index};
 }
 
 // Runs in the pool.
@@ -90,7 +94,7 @@ Delivery MakeFile(const Work& work, size_t image, const RenderedImage& rendered,
   SetDuration(rendered.times.decode, delivered.mutable_vae_decode());
   SetDuration(end - start, delivered.mutable_file_encode());
   const int64_t bytes = static_cast<int64_t>(delivered.content().size());
-  return {.message = std::move(message), .made = end, .bytes = bytes};
+  return {.message = std::move(message), .made = end, .bytes = bytes, .job = wanted.job, .index = wanted.index};
 }
 
 }  // namespace
@@ -119,7 +123,7 @@ void Agent::TakeBatch(const wire::Batch& batch) {
   }
   std::set<std::string> inputs;
   for (const auto& image : work->images) {
-    if (!image->init_image_sha256.empty()) inputs.insert(image->init_image_sha256);
+    if (!work->adopted && !image->init_image_sha256.empty()) inputs.insert(image->init_image_sha256);
   }
   waiting_[work->lease].inputs = static_cast<int>(inputs.size());
   for (const std::string& sha256 : inputs) {
@@ -149,10 +153,10 @@ void Agent::Dispatch(const std::shared_ptr<Work>& work) {
   DeviceJob job = {.work = work, .images = {}};
   for (size_t i = 0; i < work->images.size(); ++i) {
     const auto failure = failed.find(work->images[i]->init_image_sha256);
-    if (failure == failed.end()) {
-      job.images.push_back(i);
-    } else {
+    if (failure != failed.end()) {
       Fail(work, i, failure->second);
+    } else if (!DeliverKept(work, i)) {
+      job.images.push_back(i);
     }
   }
   if (job.images.empty()) {
@@ -211,7 +215,7 @@ void Agent::Rendered(const DeviceJob& job, size_t image, size_t batch_images, ab
 void Agent::BatchEnded(const std::shared_ptr<Work>& work, const absl::Status& status) {
   if (!status.ok()) DeviceFailed(status);
   if (work->session != session_number_ || ledger_ == nullptr) return;
-  ledger_->LeftDevice();
+  if (!work->adopted) ledger_->LeftDevice();
   BacklogChanged();
 }
 
@@ -253,8 +257,67 @@ void Agent::Fail(const std::shared_ptr<Work>& work, size_t image, const absl::St
   BacklogChanged();
 }
 
+bool Agent::DeliverKept(const std::shared_ptr<Work>& work, size_t image) {
+  const WorkImage& wanted = *work->images[image];
+  const KeptResults::Key key(wanted.job, wanted.index);
+  if (!wanted.job.empty() && kept_.Holds(key)) {
+    const KeptResults::Place place = {.lease = work->lease, .slot = wanted.slot};
+    std::optional<Delivery> delivery = kept_.Take(key, place);
+    if (delivery.has_value()) DeliverAt(place, *std::move(delivery));
+    return true;
+  }
+  if (!work->adopted) return false;
+  Fail(work, image, absl::AbortedError("the worker does not hold the image any more"));
+  return true;
+}
+
+void Agent::DeliverAt(const KeptResults::Place& place, Delivery delivery) {
+  if (phase_ != Phase::kOpen || !ledger_->IsOpen(place.lease, place.slot)) return;
+  // The old message may still be on its way into a stream that broke.
+  delivery.message = std::make_shared<wire::DeliverImagesRequest>(*delivery.message);
+  delivery.message->set_session(session_name_);
+  delivery.message->set_lease(place.lease);
+  delivery.message->set_slot(place.slot);
+  ++backlog_.delivering;
+  backlog_.bytes += delivery.bytes;
+  deliveries_.Add(std::move(delivery));
+  PumpDeliveries();
+}
+
+void Agent::KeepResults() {
+  // What has not been on the device yet costs nothing to give up.
+  std::set<uint64_t> leases;
+  for (const DeviceJob& job : device_->TakeBack()) leases.insert(job.work->lease);
+  for (const auto& [lease, unused] : waiting_) leases.insert(lease);
+  waiting_.clear();
+  int abandoned = 0;
+  for (const uint64_t lease : leases) abandoned += ledger_->Abandon(lease, {});
+  kept_.ForgetPlaces();
+  for (const auto& [work, slots] : ledger_->Release()) {
+    for (const std::unique_ptr<WorkImage>& image : work->images) {
+      if (slots.count(image->slot) == 0) continue;
+      if (image->job.empty()) {
+        image->abandoned = true;
+        ++abandoned;
+      } else {
+        kept_.Expect({image->job, image->index});
+      }
+    }
+  }
+  for (; abandoned > 0; --abandoned) observer_->ImageEnded(ImageOutcome::kAbandoned);
+  deliveries_.Clear([this](const Delivery& delivery) {
+    Forget(delivery);
+    if (!delivery.job.empty()) kept_.Add({delivery.job, delivery.index}, delivery);
+  });
+}
+
 void Agent::Deliver(const Work& work, Delivery delivery) {
-  if (work.session != session_number_ || phase_ != Phase::kOpen) return;
+  if (work.session != session_number_ || phase_ != Phase::kOpen) {
+    if (delivery.job.empty()) return;
+    const std::optional<KeptResults::Place> place = kept_.Add({delivery.job, delivery.index}, delivery);
+    if (place.has_value()) DeliverAt(*place, std::move(delivery));
+    return;
+  }
   if (!ledger_->IsOpen(work.lease, delivery.message->slot())) return;
   ++backlog_.delivering;
   backlog_.bytes += delivery.bytes;

@@ -5,6 +5,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "absl/time/time.h"
@@ -17,6 +18,9 @@ struct Delivery {
   std::shared_ptr<internal::worker::v1::DeliverImagesRequest> message;
   absl::Time made;  // When the file was finished.
   int64_t bytes = 0;
+  // As in WorkImage.
+  std::string job{};
+  int32_t index = 0;
 };
 
 // Two queues: not sent, and sent but not acknowledged. Bounded by the credit that the backlog withholds.

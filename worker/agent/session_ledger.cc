@@ -11,10 +11,10 @@ absl::Status SessionLedger::Take(std::shared_ptr<Work> work) {
   if (work->lease <= last_lease_) {
     return absl::InvalidArgumentError(absl::StrCat("lease: ", work->lease, " is not above ", last_lease_));
   }
-  if (batches_taken_ >= batches_taken_max_) {
+  if (!work->adopted && batches_taken_ >= batches_taken_max_) {
     return absl::InvalidArgumentError(absl::StrCat("batch: beyond the credit of ", batches_taken_max_));
   }
-  ++batches_taken_;
+  batches_taken_ += work->adopted ? 0 : 1;
   last_lease_ = work->lease;
   Lease& lease = open_[work->lease];
   for (const std::unique_ptr<WorkImage>& image : work->images) lease.slots.insert(image->slot);
@@ -36,10 +36,11 @@ int SessionLedger::Abandon(uint64_t lease, const std::vector<int>& slots) {
   return abandoned;
 }
 
-int SessionLedger::AbandonAll() {
-  int abandoned = 0;
-  while (!open_.empty()) abandoned += Abandon(open_.begin()->first, {});
-  return abandoned;
+std::vector<std::pair<std::shared_ptr<Work>, std::set<int>>> SessionLedger::Release() {
+  std::vector<std::pair<std::shared_ptr<Work>, std::set<int>>> works;
+  for (auto& [id, lease] : open_) works.emplace_back(std::move(lease.work), std::move(lease.slots));
+  open_.clear();
+  return works;
 }
 
 bool SessionLedger::IsOpen(uint64_t lease, int slot) const {

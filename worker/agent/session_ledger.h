@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -32,15 +33,17 @@ class SessionLedger {
 
   explicit SessionLedger(const Options& options) : options_(options), batches_taken_max_(options.batches_ahead) {}
 
-  // Enters a batch. INVALID_ARGUMENT: its lease does not rise, or it is beyond the credit.
+  // Enters a batch. INVALID_ARGUMENT: its lease does not rise, or it is beyond the credit, against which those that are
+  // adopted do not count.
   absl::Status Take(std::shared_ptr<Work> work);
 
   // Marks images as not wanted and forgets them; no slots means all. Returns how many were open. What the ledger does
   // not hold (any more) is none of it.
   int Abandon(uint64_t lease, const std::vector<int>& slots);
 
-  // Abandons everything, as at the end of the session.
-  int AbandonAll();
+  // Forgets everything without marking it as not wanted, and returns what it was, with the slots that are open: as at
+  // the end of a session whose results are kept.
+  std::vector<std::pair<std::shared_ptr<Work>, std::set<int>>> Release();
 
   // Whether the image is wanted and was not closed.
   bool IsOpen(uint64_t lease, int slot) const;

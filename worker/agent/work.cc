@@ -123,17 +123,22 @@ absl::StatusOr<std::unique_ptr<WorkImage>> ReadImage(const std::string& field, c
   read->strength = shape.image_to_image ? image.strength() : 0.0;
   read->quality = lossy ? image.quality() : 0;
   read->embed_metadata = image.embed_metadata() && read->format != ImageFormat::kRaw;
+  if (image.index() < 0) return Invalid(absl::StrCat(field, ".index"), "negative");
+  read->job = image.job();
+  read->index = image.index();
   return read;
 }
 
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<Work>> ReadBatch(const wire::Batch& batch, const EngineInfo& engine) {
-  if (batch.images_size() < 1 || batch.images_size() > engine.batch_images_max) {
-    return Invalid("images", absl::StrCat(batch.images_size(), " are not 1 to ", engine.batch_images_max));
+  const int images_max = batch.adopted() ? kSlotMax + 1 : engine.batch_images_max;
+  if (batch.images_size() < 1 || batch.images_size() > images_max) {
+    return Invalid("images", absl::StrCat(batch.images_size(), " are not 1 to ", images_max));
   }
   auto work = std::make_shared<Work>();
   work->lease = batch.lease();
+  work->adopted = batch.adopted();
   TURBOFLEET_ASSIGN_OR_RETURN(work->shape, ReadShape(batch.shape(), engine));
   std::set<int> slots;
   for (int i = 0; i < batch.images_size(); ++i) {

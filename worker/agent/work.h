@@ -31,6 +31,10 @@ struct WorkImage {
   ImageFormat format = ImageFormat::kPng;
   int quality = 0;
   bool embed_metadata = false;
+  // Of a durable job: its name and the image's index in it, by which its result is kept when the session breaks. Empty:
+  // it goes with the session.
+  std::string job;
+  int32_t index = 0;
   // Set by the control thread, read by those that render and encode. Never cleared.
   std::atomic<bool> abandoned = false;
 };
@@ -42,6 +46,7 @@ struct Work {
   uint64_t lease = 0;
   RenderShape shape;
   std::vector<std::unique_ptr<WorkImage>> images;
+  bool adopted = false;  // Images that this worker held when it dialled.
 };
 
 // Checks every field of `batch` against the protocol's limits and what `engine` can do. The result has no session yet.

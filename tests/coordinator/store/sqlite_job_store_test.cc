@@ -180,6 +180,7 @@ TEST_F(SqliteJobStoreTest, RowsOfReleasedResultsDeletedJobsAndDraftsGo) {
     TURBOFLEET_ASSERT_OK(store->BeginDraft(MakeRecord({.number = 3, .labels = {{"a", "b"}}})));
     TURBOFLEET_ASSERT_OK(store->Transact([&store] {
       for (int i = 0; i < 20; ++i) TURBOFLEET_EXPECT_OK(store->AppendPrompts(SampleId(3), {"x"}));
+      return absl::OkStatus();
     }));
   }
   EXPECT_EQ(Query("select count(*) > 0 from result where job = '" + SampleId(2) + "'"), std::vector<std::string>{"1"});
