@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "client/lib/connection.h"
-#include "client/lib/stub.h"
 #include "common/address.h"
 #include "common/credentials.h"
 #include "common/status.h"
@@ -49,9 +48,8 @@ absl::StatusOr<Client> Client::Connect(const ClientOptions& options) {
                                                       .authority = options.security.authority,
                                                       .insecure = options.security.insecure},
                                                      options.coordinator));
-  return Client(MakeConnection(
-      MakeGrpcStub(grpc::CreateCustomChannel(options.coordinator, credentials, ChannelArgumentsOfOurs())),
-      options.retry));
+  return Client(MakeConnection(grpc::CreateCustomChannel(options.coordinator, credentials, ChannelArgumentsOfOurs()),
+                               options.retry));
 }
 
 Client::Client(std::unique_ptr<Connection> connection) : connection_(std::move(connection)) {}
@@ -62,6 +60,41 @@ Client::~Client() = default;
 absl::Status Client::GenerateImages(const GenerateRequest& request, const GenerateOptions& options,
                                     const std::function<void(GenerateEvent event)>& on_event) {
   return connection_->GenerateImages(request, options, on_event);
+}
+
+absl::StatusOr<Job> Client::CreateJob(const JobRequest& request, const JobOptions& options) {
+  return connection_->CreateJob(request, options);
+}
+
+absl::StatusOr<Job> Client::GetJob(const std::string& name, const JobOptions& options) {
+  return connection_->GetJob(name, options);
+}
+
+absl::StatusOr<JobPage> Client::ListJobsPage(const JobFilter& filter, int32_t page_size, const std::string& page_token,
+                                             const JobOptions& options) {
+  return connection_->ListJobsPage(filter, page_size, page_token, options);
+}
+
+absl::StatusOr<std::vector<Job>> Client::ListJobs(const JobFilter& filter, const JobOptions& options) {
+  return connection_->ListJobs(filter, options);
+}
+
+absl::Status Client::WatchJob(const WatchRequest& request, const WatchOptions& options,
+                              const std::function<void(WatchEvent event)>& on_event) {
+  return connection_->WatchJob(request, options, on_event);
+}
+
+absl::StatusOr<Job> Client::ReleaseImages(const std::string& name, const std::string& resume_token,
+                                          const JobOptions& options) {
+  return connection_->ReleaseImages(name, resume_token, options);
+}
+
+absl::StatusOr<Job> Client::CancelJob(const std::string& name, const JobOptions& options) {
+  return connection_->CancelJob(name, options);
+}
+
+absl::Status Client::DeleteJob(const std::string& name, const JobOptions& options) {
+  return connection_->DeleteJob(name, options);
 }
 
 absl::StatusOr<ClusterState> Client::GetCluster(const LookOptions& options) { return connection_->GetCluster(options); }

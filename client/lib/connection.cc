@@ -2,7 +2,6 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -59,11 +58,12 @@ absl::StatusOr<std::vector<WorkerState>> Connection::ListWorkers(const LookOptio
   return MakeError(absl::StatusCode::kInternal, kReasonProtocolViolation, "the list of workers does not end");
 }
 
-std::unique_ptr<Connection> MakeConnection(std::unique_ptr<Stub> stub, const RetryPolicy& policy) {
-  return std::make_unique<Connection>(Connection::Dependencies{.stub = std::move(stub),
+std::unique_ptr<Connection> MakeConnection(const std::shared_ptr<grpc::Channel>& channel, const RetryPolicy& policy) {
+  return std::make_unique<Connection>(Connection::Dependencies{.stub = MakeGrpcStub(channel),
                                                                .clock = std::make_shared<SteadyClock>(),
                                                                .sleep = SleepUnlessStopped,
-                                                               .random = [] { return RandomUint32() / 4294967296.0; }},
+                                                               .random = [] { return RandomUint32() / 4294967296.0; },
+                                                               .jobs = MakeGrpcJobsStub(channel)},
                                       policy);
 }
 

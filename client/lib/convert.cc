@@ -10,14 +10,6 @@
 namespace turbofleet::client {
 namespace {
 
-absl::Duration DurationOf(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
-
-absl::Time TimeOf(const google::protobuf::Timestamp& time) {
-  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
-}
-
 v1::ImageFormat FormatToProto(FileFormat format) {
   switch (format) {
     case FileFormat::kPng:
@@ -48,6 +40,18 @@ absl::StatusOr<FileFormat> FormatFromProto(v1::ImageFormat format) {
   }
 }
 
+v1::Priority PriorityToProto(Priority priority) {
+  switch (priority) {
+    case Priority::kInteractive:
+      return v1::PRIORITY_INTERACTIVE;
+    case Priority::kNormal:
+      return v1::PRIORITY_NORMAL;
+    case Priority::kBulk:
+      return v1::PRIORITY_BULK;
+  }
+  return v1::PRIORITY_UNSPECIFIED;
+}
+
 std::string StateName(v1::Worker::State state) {
   switch (state) {
     case v1::Worker::STATE_IDLE:
@@ -63,9 +67,22 @@ std::string StateName(v1::Worker::State state) {
 
 }  // namespace
 
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+absl::Time FromProto(const google::protobuf::Timestamp& time) {
+  return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
 v1::GenerateImagesRequest ToProto(const GenerateRequest& request) {
-  v1::GenerateImagesRequest proto;
+  v1::GenerateImagesRequest proto = WithoutPromptsToProto(request);
   for (const std::string& prompt : request.prompts) proto.add_prompts(prompt);
+  return proto;
+}
+
+v1::GenerateImagesRequest WithoutPromptsToProto(const GenerateRequest& request) {
+  v1::GenerateImagesRequest proto;
   proto.set_negative_prompt(request.negative_prompt);
   if (request.seed.has_value()) proto.set_seed(*request.seed);
   if (request.count.has_value()) proto.set_count(*request.count);
@@ -81,6 +98,7 @@ v1::GenerateImagesRequest ToProto(const GenerateRequest& request) {
   if (request.embed_metadata.has_value()) proto.set_embed_metadata(*request.embed_metadata);
   if (request.vae.has_value()) proto.set_vae(*request.vae == Vae::kTiny ? v1::VAE_TINY : v1::VAE_FULL);
   proto.set_model(request.model);
+  if (request.priority.has_value()) proto.set_priority(PriorityToProto(*request.priority));
   return proto;
 }
 
@@ -125,20 +143,20 @@ absl::StatusOr<Image> TakeFromProto(v1::Image* image) {
   result.batch_size = image->batch_size();
   result.prompt_tokens_cut = image->prompt_tokens_cut();
   const v1::ImageTimes& times = image->times();
-  result.times = {.queue = DurationOf(times.queue()),
-                  .text = DurationOf(times.text()),
-                  .vae_encode = DurationOf(times.vae_encode()),
-                  .unet = DurationOf(times.unet()),
-                  .vae_decode = DurationOf(times.vae_decode()),
-                  .file_encode = DurationOf(times.file_encode()),
-                  .transport = DurationOf(times.transport())};
+  result.times = {.queue = FromProto(times.queue()),
+                  .text = FromProto(times.text()),
+                  .vae_encode = FromProto(times.vae_encode()),
+                  .unet = FromProto(times.unet()),
+                  .vae_decode = FromProto(times.vae_decode()),
+                  .file_encode = FromProto(times.file_encode()),
+                  .transport = FromProto(times.transport())};
   return result;
 }
 
 ClusterState FromProto(const v1::Cluster& cluster) {
   ClusterState state;
   state.version = cluster.version();
-  state.start_time = TimeOf(cluster.start_time());
+  state.start_time = FromProto(cluster.start_time());
   state.draining = cluster.draining();
   state.workers_ready = cluster.workers_ready();
   state.workers_draining = cluster.workers_draining();
@@ -148,7 +166,7 @@ ClusterState FromProto(const v1::Cluster& cluster) {
   state.images_completed = cluster.images_completed();
   state.images_failed = cluster.images_failed();
   state.images_queued_max = cluster.images_queued_max();
-  if (cluster.has_oldest_queued_age()) state.oldest_queued_age = DurationOf(cluster.oldest_queued_age());
+  if (cluster.has_oldest_queued_age()) state.oldest_queued_age = FromProto(cluster.oldest_queued_age());
   for (const v1::Model& model : cluster.models()) {
     state.models.push_back({.digest = model.digest(),
                             .name = model.name(),
@@ -171,7 +189,7 @@ WorkerState FromProto(const v1::Worker& worker) {
           .batch_images_max = worker.batch_images_max(),
           .size_max = worker.size_max(),
           .has_tiny_vae = worker.has_tiny_vae(),
-          .connect_time = TimeOf(worker.connect_time()),
+          .connect_time = FromProto(worker.connect_time()),
           .images_leased = worker.images_leased(),
           .images_completed = worker.images_completed(),
           .images_failed = worker.images_failed(),

@@ -2,6 +2,9 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "google/protobuf/duration.pb.h"
+#include "google/protobuf/timestamp.pb.h"
 #include "turbofleet/cluster.h"
 #include "turbofleet/generate.h"
 #include "turbofleet/v1/cluster_service.pb.h"
@@ -10,7 +13,10 @@
 namespace turbofleet::client {
 
 v1::GenerateImagesRequest ToProto(const GenerateRequest& request);
+v1::GenerateImagesRequest WithoutPromptsToProto(const GenerateRequest& request);
 
+absl::Duration FromProto(const google::protobuf::Duration& duration);
+absl::Time FromProto(const google::protobuf::Timestamp& time);
 Accepted FromProto(const v1::Accepted& accepted);
 ImageFailure FromProto(const v1::ImageFailure& failure);
 ClusterState FromProto(const v1::Cluster& cluster);

@@ -1,64 +1,31 @@
 #include "client/lib/generate_call.h"
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "client/lib/convert.h"
-#include "common/errors.h"
 #include "common/status.h"
 
 namespace turbofleet::client {
-namespace {
-
-// A server that asks for more patience than this is given up on.
-constexpr absl::Duration kServerDelayMax = absl::Minutes(5);
-
-absl::Status ProtocolViolation(const std::string& what) {
-  return MakeError(absl::StatusCode::kInternal, kReasonProtocolViolation, absl::StrCat("the coordinator ", what));
-}
-
-absl::Status DeadlineError(const std::string& message) { return absl::DeadlineExceededError(message); }
-
-// Whether the network cut the stream. The coordinator gives a reason with each of its own errors; proxies and dying
-// servers do not, and they do not only say UNAVAILABLE.
-bool IsBrokenStream(const absl::Status& error) {
-  switch (error.code()) {
-    case absl::StatusCode::kUnavailable:
-      return true;
-    case absl::StatusCode::kCancelled:
-    case absl::StatusCode::kInternal:
-    case absl::StatusCode::kUnknown:
-      return ReasonOf(error).empty();
-    default:
-      return false;
-  }
-}
-
-}  // namespace
 
 GenerateCall::GenerateCall(const Connection::Dependencies& dependencies, const RetryPolicy& policy,
                            const GenerateRequest& request, const GenerateOptions& options,
                            const std::function<void(GenerateEvent event)>& on_event)
-    : dependencies_(dependencies),
-      policy_(policy),
-      options_(options),
+    : stub_(*dependencies.stub),
+      retrier_(dependencies, policy, options),
       on_event_(on_event),
-      deadline_(options.timeout.has_value() ? dependencies.clock->Now() + *options.timeout : absl::InfiniteFuture()),
       request_(ToProto(request)) {}
 
 absl::Status GenerateCall::Run() {
   while (true) {
-    if (options_.stop.stop_requested()) return absl::CancelledError("cancelled by the caller");
-    if (TimeLeft() <= absl::ZeroDuration()) return DeadlineError("the deadline passed");
+    TURBOFLEET_RETURN_IF_ERROR(retrier_.Check());
     const size_t missing_before = missing_.has_value() ? missing_->count() : 0;
     const bool accepted_before = accepted_.has_value();
     const absl::Status status = Try();
     if (status.ok()) return status;
     const bool progress = accepted_.has_value() && (!accepted_before || missing_->count() < missing_before);
-    failures_ = progress ? 1 : failures_ + 1;
-    TURBOFLEET_RETURN_IF_ERROR(WaitToRetry(status));
+    TURBOFLEET_RETURN_IF_ERROR(retrier_.WaitToRetry(status, /*resumable=*/accepted_.has_value(), progress));
   }
 }
 
@@ -79,10 +46,9 @@ absl::Status GenerateCall::Try() {
 
 absl::Status GenerateCall::TryGroup(const v1::GenerateImagesRequest& request, const ImageGroup* group) {
   stream_accepted_ = false;
-  CallOptions call{.timeout = std::nullopt, .stop = options_.stop};
-  if (deadline_ != absl::InfiniteFuture()) call.timeout = TimeLeft();
-  return dependencies_.stub->GenerateImages(
-      request, call, [this, group](v1::GenerateImagesResponse* response) { return OnResponse(group, response); });
+  return stub_.GenerateImages(request, retrier_.NextCall(), [this, group](v1::GenerateImagesResponse* response) {
+    return OnResponse(group, response);
+  });
 }
 
 absl::Status GenerateCall::OnResponse(const ImageGroup* group, v1::GenerateImagesResponse* response) {
@@ -171,55 +137,5 @@ v1::GenerateImagesRequest GenerateCall::RequestFor(const ImageGroup& group) cons
   for (const size_t seed : group.seeds) request.add_seeds(accepted_->seeds[seed]);
   return request;
 }
-
-GenerateCall::Patience GenerateCall::PatienceAfter(const absl::Status& error) const {
-  const bool invited = RetryAfterOf(error).has_value();
-  if (invited && error.code() == absl::StatusCode::kResourceExhausted) return Patience::kBusy;
-  if (accepted_.has_value() && IsBrokenStream(error)) return Patience::kResume;
-  if (invited || error.code() == absl::StatusCode::kUnavailable) return Patience::kConnect;
-  return Patience::kNone;
-}
-
-absl::Status GenerateCall::WaitToRetry(const absl::Status& error) {
-  // The caller's own wish or deadline is told apart from the same code sent by the other side.
-  if (options_.stop.stop_requested()) return absl::CancelledError("cancelled by the caller");
-  int attempts_max = 1;
-  switch (PatienceAfter(error)) {
-    case Patience::kNone:
-      return error;
-    case Patience::kConnect:
-      attempts_max = policy_.connect_attempts_max;
-      break;
-    case Patience::kBusy:
-      attempts_max = policy_.busy_attempts_max;
-      break;
-    case Patience::kResume:
-      attempts_max = policy_.resume_attempts_max;
-      break;
-  }
-  if (failures_ >= attempts_max) {
-    return failures_ == 1 ? error : Annotate(error, absl::StrCat("gave up after ", failures_, " tries"));
-  }
-  const absl::Duration delay = DelayBeforeRetry(error);
-  if (RetryAfterOf(error).value_or(absl::ZeroDuration()) > kServerDelayMax) return error;
-  if (delay >= TimeLeft()) {
-    return DeadlineError(absl::StrCat("the deadline would pass before another try; the last one ended with: ",
-                                      std::string(error.message())));
-  }
-  if (options_.on_retry) options_.on_retry(error, delay);
-  dependencies_.sleep(delay, options_.stop);
-  return absl::OkStatus();
-}
-
-absl::Duration GenerateCall::DelayBeforeRetry(const absl::Status& error) const {
-  absl::Duration delay = policy_.delay_initial;
-  for (int i = 1; i < failures_ && delay < policy_.delay_max; ++i) delay *= 2;
-  delay = std::min(delay, policy_.delay_max);
-  // Down to half of it: clients that lost one coordinator together should not come back together.
-  delay *= 1 - dependencies_.random() / 2;
-  return std::max(delay, RetryAfterOf(error).value_or(absl::ZeroDuration()));
-}
-
-absl::Duration GenerateCall::TimeLeft() const { return deadline_ - dependencies_.clock->Now(); }
 
 }  // namespace turbofleet::client

@@ -7,9 +7,10 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "client/lib/connection.h"
 #include "client/lib/missing_images.h"
+#include "client/lib/retrier.h"
+#include "client/lib/stub.h"
 
 namespace turbofleet::client {
 
@@ -26,8 +27,6 @@ class GenerateCall {
   absl::Status Run();
 
  private:
-  enum class Patience { kNone, kConnect, kBusy, kResume };
-
   // Asks for everything that is missing, once.
   absl::Status Try();
   absl::Status TryGroup(const v1::GenerateImagesRequest& request, const ImageGroup* group);
@@ -39,25 +38,15 @@ class GenerateCall {
 
   v1::GenerateImagesRequest RequestFor(const ImageGroup& group) const;
 
-  // How patient to be after `error`.
-  Patience PatienceAfter(const absl::Status& error) const;
-  // OK after a wait if there may be one more try.
-  absl::Status WaitToRetry(const absl::Status& error);
-  absl::Duration DelayBeforeRetry(const absl::Status& error) const;
-  absl::Duration TimeLeft() const;
-
-  const Connection::Dependencies& dependencies_;
-  const RetryPolicy& policy_;
-  const GenerateOptions& options_;
+  Stub& stub_;
+  Retrier retrier_;
   const std::function<void(GenerateEvent event)>& on_event_;
-  const absl::Time deadline_;
 
   v1::GenerateImagesRequest request_;  // Pinned once accepted_ is set.
   std::optional<Accepted> accepted_;
   std::optional<MissingImages> missing_;  // Set with accepted_.
   std::string job_;                       // Of the current try.
   bool stream_accepted_ = false;          // Of the current try.
-  int failures_ = 0;                      // Tries without progress between them.
 };
 
 }  // namespace turbofleet::client

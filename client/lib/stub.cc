@@ -1,11 +1,6 @@
 #include "client/lib/stub.h"
 
-#include <chrono>
-#include <utility>
-
-#include "common/errors.h"
-#include "grpcpp/client_context.h"
-#include "grpcpp/support/sync_stream.h"
+#include "client/lib/grpc_call.h"
 #include "turbofleet/v1/cluster_service.grpc.pb.h"
 #include "turbofleet/v1/image_service.grpc.pb.h"
 
@@ -20,51 +15,22 @@ class GrpcStub : public Stub {
   absl::Status GenerateImages(
       const v1::GenerateImagesRequest& request, const CallOptions& options,
       const std::function<absl::Status(v1::GenerateImagesResponse* response)>& on_response) override {
-    grpc::ClientContext context;
-    SetDeadline(options, &context);
-    const std::stop_callback cancel(options.stop, [&context] { context.TryCancel(); });
-    const std::unique_ptr<grpc::ClientReader<v1::GenerateImagesResponse>> reader =
-        images_->GenerateImages(&context, request);
-    absl::Status refused;
-    v1::GenerateImagesResponse response;
-    while (reader->Read(&response)) {
-      refused = on_response(&response);
-      if (!refused.ok()) {
-        context.TryCancel();
-        break;
-      }
-    }
-    const grpc::Status status = reader->Finish();
-    return refused.ok() ? FromGrpcStatus(status) : refused;
+    GrpcCall call(options);
+    return ReadAll<v1::GenerateImagesResponse>(call.context(), images_->GenerateImages(call.context(), request),
+                                               on_response);
   }
 
   absl::StatusOr<v1::Cluster> GetCluster(const CallOptions& options) override {
-    grpc::ClientContext context;
-    SetDeadline(options, &context);
-    const std::stop_callback cancel(options.stop, [&context] { context.TryCancel(); });
-    v1::Cluster response;
-    const grpc::Status status = cluster_->GetCluster(&context, v1::GetClusterRequest(), &response);
-    if (!status.ok()) return FromGrpcStatus(status);
-    return response;
+    return CallUnary<v1::Cluster>(cluster_.get(), &v1::ClusterService::Stub::GetCluster, v1::GetClusterRequest(),
+                                  options);
   }
 
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(const v1::ListWorkersRequest& request,
                                                       const CallOptions& options) override {
-    grpc::ClientContext context;
-    SetDeadline(options, &context);
-    const std::stop_callback cancel(options.stop, [&context] { context.TryCancel(); });
-    v1::ListWorkersResponse response;
-    const grpc::Status status = cluster_->ListWorkers(&context, request, &response);
-    if (!status.ok()) return FromGrpcStatus(status);
-    return response;
+    return CallUnary<v1::ListWorkersResponse>(cluster_.get(), &v1::ClusterService::Stub::ListWorkers, request, options);
   }
 
  private:
-  static void SetDeadline(const CallOptions& options, grpc::ClientContext* context) {
-    if (!options.timeout.has_value()) return;
-    context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMicroseconds(*options.timeout));
-  }
-
   const std::unique_ptr<v1::ImageService::Stub> images_;
   const std::unique_ptr<v1::ClusterService::Stub> cluster_;
 };

@@ -1,3 +1,5 @@
+#include "client/lib/validate.h"
+
 #include <string>
 #include <string_view>
 
@@ -8,15 +10,12 @@
 #include "common/text.h"
 #include "google/rpc/error_details.pb.h"
 #include "turbofleet/errors.h"
-#include "turbofleet/generate.h"
 
 namespace turbofleet::client {
 namespace {
 
-constexpr size_t kPromptsMax = 1000;
 constexpr size_t kPromptBytesMax = 4096;
 constexpr uint64_t kSeedMax = 4'294'967'295;
-constexpr int64_t kImagesMax = 2'147'483'647;
 constexpr int32_t kSideMin = 64;
 constexpr int32_t kSideMax = 1024;
 constexpr int32_t kSideStep = 8;
@@ -32,11 +31,11 @@ absl::Status ValidateText(const std::string& field, const std::string& text) {
   return absl::OkStatus();
 }
 
-absl::Status ValidatePrompts(const GenerateRequest& request) {
+absl::Status ValidatePrompts(const GenerateRequest& request, size_t prompts_max) {
   if (request.prompts.empty()) return InvalidField("prompts", "needs at least one prompt");
-  if (request.prompts.size() > kPromptsMax) {
+  if (request.prompts.size() > prompts_max) {
     return InvalidField("prompts",
-                        absl::StrCat("has ", request.prompts.size(), " prompts, but may have ", kPromptsMax));
+                        absl::StrCat("has ", request.prompts.size(), " prompts, but may have ", prompts_max));
   }
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     TURBOFLEET_RETURN_IF_ERROR(ValidateText(absl::StrCat("prompts[", i, "]"), request.prompts[i]));
@@ -48,7 +47,7 @@ absl::Status ValidatePrompts(const GenerateRequest& request) {
   return absl::OkStatus();
 }
 
-absl::Status ValidateSeeds(const GenerateRequest& request) {
+absl::Status ValidateSeeds(const GenerateRequest& request, int64_t images_max) {
   const auto check = [](const std::string& field, uint64_t seed) {
     if (seed <= kSeedMax) return absl::OkStatus();
     return InvalidField(field, absl::StrCat("must be 0 to ", kSeedMax, ", not ", seed));
@@ -67,8 +66,8 @@ absl::Status ValidateSeeds(const GenerateRequest& request) {
     return InvalidField("seed", absl::StrCat("the last one, seed + count - 1 = ", last, ", would be above ", kSeedMax));
   }
   const int64_t per_prompt = request.seeds.empty() ? count : static_cast<int64_t>(request.seeds.size());
-  if (per_prompt * static_cast<int64_t>(request.prompts.size()) > kImagesMax) {
-    return InvalidField("count", absl::StrCat("asks for more than ", kImagesMax, " images"));
+  if (per_prompt * static_cast<int64_t>(request.prompts.size()) > images_max) {
+    return InvalidField("count", absl::StrCat("asks for more than ", images_max, " images"));
   }
   return absl::OkStatus();
 }
@@ -127,8 +126,12 @@ absl::Status ValidateOutput(const GenerateRequest& request) {
 }  // namespace
 
 absl::Status Validate(const GenerateRequest& request) {
-  TURBOFLEET_RETURN_IF_ERROR(ValidatePrompts(request));
-  TURBOFLEET_RETURN_IF_ERROR(ValidateSeeds(request));
+  return ValidateImages(request, {.prompts_max = 1000, .images_max = 2'147'483'647});
+}
+
+absl::Status ValidateImages(const GenerateRequest& request, const ImagesLimits& limits) {
+  TURBOFLEET_RETURN_IF_ERROR(ValidatePrompts(request, limits.prompts_max));
+  TURBOFLEET_RETURN_IF_ERROR(ValidateSeeds(request, limits.images_max));
   TURBOFLEET_RETURN_IF_ERROR(ValidateSide("width", request.width));
   TURBOFLEET_RETURN_IF_ERROR(ValidateSide("height", request.height));
   if (const int32_t steps = request.steps.value_or(1); steps < 1 || steps > kStepsMax) {

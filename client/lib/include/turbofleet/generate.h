@@ -16,6 +16,10 @@ enum class FileFormat { kPng, kJpeg, kWebp, kRaw };
 
 enum class Vae { kFull, kTiny };
 
+// How urgent work is: somebody waits for it, in between, overnight. Each class gets a share of the devices while it has
+// work, 16 to 4 to 1.
+enum class Priority { kInteractive, kNormal, kBulk };
+
 // Images to generate: every prompt with every seed. The image at `prompt_index * seeds_per_prompt + seed_index` shows
 // prompt `prompt_index` drawn from seed `seed_index`. A picture depends on the model and on these fields alone, so the
 // same request gives the same pixels whichever worker draws it.
@@ -51,6 +55,8 @@ struct GenerateRequest {
   std::optional<Vae> vae = {};
   // The model's digest or name. Empty: the one that the cluster serves.
   std::string model = {};
+  // Has no influence on the pictures. Not set: interactive, or normal for a job.
+  std::optional<Priority> priority = {};
 };
 
 // INVALID_ARGUMENT if the cluster would refuse `request` whatever its state: the message starts with the field, and
