@@ -211,8 +211,9 @@ std::optional<int> Flags::ReportError(const CLI::ParseError& error, int argc, co
     const std::string suggestion = Suggestion(*deepest, word.substr(0, word.find('=')));
     if (!suggestion.empty()) std::cerr << "Did you mean " << suggestion << "?\n";
   }
-  const std::string command = deepest == &app_ ? program_ : program_ + " " + deepest->get_name();
-  std::cerr << "Run '" << command << " --help' to see what it takes.\n";
+  std::string command;
+  for (const CLI::App* app = deepest; app != &app_; app = app->get_parent()) command = " " + app->get_name() + command;
+  std::cerr << "Run '" << program_ << command << " --help' to see what it takes.\n";
   return kExitUsage;
 }
 

@@ -25,6 +25,11 @@ bool IsField(const std::string& name) {
   return std::find(std::begin(kFields), std::end(kFields), name) != std::end(kFields);
 }
 
+std::string_view WithoutByteOrderMark(std::string_view text) {
+  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
+  return text;
+}
+
 std::string_view WithoutCarriageReturn(std::string_view line) {
   if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
   return line;
@@ -101,12 +106,11 @@ Row EmptyRow(int64_t number, const Recipe& defaults) {
 
 std::vector<Row> ParseText(std::string_view text, const Recipe& defaults) {
   std::vector<Row> rows;
-  ForEachLine(text, [&](int64_t, std::string_view line) {
-    if (line.find_first_not_of(" \t") == std::string_view::npos) return;
+  for (const std::string& prompt : ParsePrompts(text)) {
     Row row = EmptyRow(static_cast<int64_t>(rows.size()) + 1, defaults);
-    row.error = SetField("prompt", std::string(line), &row);
+    row.error = SetField("prompt", prompt, &row);
     rows.push_back(std::move(row));
-  });
+  }
   return rows;
 }
 
@@ -165,8 +169,16 @@ absl::StatusOr<InputFormat> InputFormatOf(const std::string& path) {
                                                      " does not tell txt, jsonl or csv"));
 }
 
+std::vector<std::string> ParsePrompts(std::string_view text) {
+  std::vector<std::string> prompts;
+  ForEachLine(WithoutByteOrderMark(text), [&prompts](int64_t, std::string_view line) {
+    if (line.find_first_not_of(" \t") != std::string_view::npos) prompts.emplace_back(line);
+  });
+  return prompts;
+}
+
 absl::StatusOr<std::vector<Row>> ParseRows(InputFormat format, std::string_view text, const Recipe& defaults) {
-  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark) text.remove_prefix(kByteOrderMark.size());
+  text = WithoutByteOrderMark(text);
   switch (format) {
     case InputFormat::kText:
       return ParseText(text, defaults);

@@ -39,6 +39,9 @@ struct Row {
 // field is one that is not set, save for the prompt.
 absl::StatusOr<std::vector<Row>> ParseRows(InputFormat format, std::string_view text, const Recipe& defaults);
 
+// One prompt a line; empty lines are skipped.
+std::vector<std::string> ParsePrompts(std::string_view text);
+
 // RFC 4180: fields apart by commas, records by CRLF or LF; quoted fields may hold both, and quotes doubled. Empty
 // lines are skipped. INVALID_ARGUMENT names the line.
 absl::StatusOr<std::vector<std::vector<std::string>>> ParseCsv(std::string_view text);

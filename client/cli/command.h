@@ -28,6 +28,9 @@ using Commands = std::map<const CLI::App*, Command>;
 // Each adds one subcommand to `app` and what runs it to `commands`. `globals` outlives them.
 void AddGenerateCommand(CLI::App* app, const Globals* globals, Commands* commands);
 void AddBatchCommand(CLI::App* app, const Globals* globals, Commands* commands);
+void AddJobCommand(CLI::App* app, const Globals* globals, Commands* commands);
+void AddJobCreateCommand(CLI::App* job, const Globals* globals, Commands* commands);
+void AddJobWatchCommand(CLI::App* job, const Globals* globals, Commands* commands);
 void AddWorkersCommand(CLI::App* app, const Globals* globals, Commands* commands);
 void AddStatusCommand(CLI::App* app, const Globals* globals, Commands* commands);
 void AddVerifyCommand(CLI::App* app, const Globals* globals, Commands* commands);

@@ -49,7 +49,7 @@ std::string ArgumentValuesOf(const CLI::App& app) {
 }
 
 std::vector<const CLI::App*> CommandsOf(const CLI::App& root) {
-  return root.get_subcommands([](const CLI::App*) { return true; });
+  return root.get_subcommands([](const CLI::App* command) { return !command->get_name().empty(); });
 }
 
 std::string Texts(const std::vector<Word>& words) {
@@ -61,24 +61,43 @@ std::string CommandNames(const CLI::App& root) {
                        [](std::string* out, const CLI::App* command) { absl::StrAppend(out, command->get_name()); });
 }
 
-// What follows the subcommand is its own options, a value, or a file.
+struct Command {
+  std::string path;  // "generate", "job/create".
+  const CLI::App* app;
+};
+
+// All subcommands, those of subcommands too, each after its parent.
+std::vector<Command> AllCommands(const CLI::App& app, const std::string& prefix = "") {
+  std::vector<Command> commands;
+  for (const CLI::App* command : CommandsOf(app)) {
+    commands.push_back({absl::StrCat(prefix, command->get_name()), command});
+    for (Command& inner : AllCommands(*command, commands.back().path + "/")) commands.push_back(std::move(inner));
+  }
+  return commands;
+}
+
+// What follows a subcommand is a subcommand of its own, or its options, a value, or a file.
 std::string BashScript(const CLI::App& root) {
-  std::string cases, values;
-  for (const CLI::App* command : CommandsOf(root)) {
-    absl::StrAppend(&cases, "    ", command->get_name(), ") words='", Texts(OptionsOf(*command)), " ",
-                    Texts(OptionsOf(root)), "' arguments='", ArgumentValuesOf(*command), "' ;;\n");
+  std::string paths, cases, values;
+  for (const auto& [path, command] : AllCommands(root)) {
+    const size_t slash = path.find('/');
+    absl::StrAppend(&paths, paths.empty() ? "" : "|", slash == std::string::npos ? "/" : "", path);
+    const std::string inner = CommandNames(*command);
+    absl::StrAppend(&cases, "    ", path, ") words='", inner, inner.empty() ? "" : " ", Texts(OptionsOf(*command)), " ",
+                    Texts(OptionsOf(root)), "' arguments='", ArgumentValuesOf(*command), "'",
+                    inner.empty() ? " files=1" : "", " ;;\n");
     for (const Word& word : OptionsOf(*command)) {
       if (word.values.empty()) continue;
-      absl::StrAppend(&values, "    '", command->get_name(), " ", word.text, "') arguments='", word.values, "' ;;\n");
+      absl::StrAppend(&values, "    '", path, " ", word.text, "') arguments='", word.values, "' ;;\n");
     }
   }
   return absl::StrCat(
       "_turbofleet() {\n"
-      "  local current=${COMP_WORDS[COMP_CWORD]} command='' arguments='' words word\n"
+      "  local current=${COMP_WORDS[COMP_CWORD]} command='' arguments='' files='' words word\n"
       "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
-      "    case \" ",
-      CommandNames(root),
-      " \" in *\" $word \"*) command=$word && break ;; esac\n"
+      "    case \"$command/$word\" in ",
+      paths,
+      ") command=${command:+$command/}$word ;; esac\n"
       "  done\n"
       "  case $command in\n",
       cases, "    *) words='", CommandNames(root), " ", Texts(OptionsOf(root)),
@@ -89,7 +108,7 @@ std::string BashScript(const CLI::App& root) {
       "  esac\n"
       "  if [[ -n $arguments && $current != -* ]]; then\n"
       "    COMPREPLY=($(compgen -W \"$arguments\" -- \"$current\"))\n"
-      "  elif [[ -n $command && $current != -* ]]; then\n"
+      "  elif [[ -n $files && $current != -* ]]; then\n"
       "    COMPREPLY=($(compgen -f -- \"$current\"))\n"
       "  else\n"
       "    COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
@@ -103,38 +122,49 @@ std::string Quoted(const std::string& help) {
   return absl::StrReplaceAll(help, {{"'", ""}, {"[", "("}, {"]", ")"}, {":", ","}, {"\n", " "}, {"\\", ""}});
 }
 
-std::string ZshScript(const CLI::App& root) {
-  std::string commands, cases;
-  const auto add = [&cases](const CLI::App& app) {
-    for (const Word& word : OptionsOf(app)) {
-      const std::string value = word.values.empty() ? ":value:_files" : absl::StrCat(":value:(", word.values, ")");
-      absl::StrAppend(&cases, "        '", word.text, "[", Quoted(word.help), "]", word.takes_value ? value : "",
-                      "' \\\n");
-    }
-  };
-  for (const CLI::App* command : CommandsOf(root)) {
-    absl::StrAppend(&commands, "    '", command->get_name(), ":", Quoted(command->get_description()), "'\n");
-    absl::StrAppend(&cases, "    ", command->get_name(), ")\n      _arguments \\\n");
-    add(*command);
-    add(root);
-    const std::string arguments = ArgumentValuesOf(*command);
-    absl::StrAppend(&cases, "        '*:argument:", arguments.empty() ? "_files" : absl::StrCat("(", arguments, ")"),
-                    "'\n      ;;\n");
+// The options of a command, as zsh's _arguments takes them.
+std::string ZshOptions(const CLI::App& app) {
+  std::string options;
+  for (const Word& word : OptionsOf(app)) {
+    const std::string value = word.values.empty() ? ":value:_files" : absl::StrCat(":value:(", word.values, ")");
+    absl::StrAppend(&options, "        '", word.text, "[", Quoted(word.help), "]", word.takes_value ? value : "",
+                    "' \\\n");
   }
+  return options;
+}
+
+// The names at `position` of the command line, and what follows each of them.
+std::string ZshCases(const CLI::App& root, const CLI::App& app, int position) {
+  std::string commands, cases;
+  for (const CLI::App* command : CommandsOf(app)) {
+    absl::StrAppend(&commands, "    '", command->get_name(), ":", Quoted(command->get_description()), "'\n");
+    absl::StrAppend(&cases, "    ", command->get_name(), ")\n");
+    if (!CommandsOf(*command).empty()) {
+      absl::StrAppend(&cases, ZshCases(root, *command, position + 1), "      ;;\n");
+      continue;
+    }
+    const std::string arguments = ArgumentValuesOf(*command);
+    absl::StrAppend(&cases, "      _arguments \\\n", ZshOptions(*command), ZshOptions(root), "        '*:argument:",
+                    arguments.empty() ? "_files" : absl::StrCat("(", arguments, ")"), "'\n      ;;\n");
+  }
+  return absl::StrCat("  commands=(\n", commands,
+                      "  )\n"
+                      "  if (( CURRENT == ",
+                      position,
+                      " )); then\n"
+                      "    _describe command commands\n"
+                      "    return\n"
+                      "  fi\n"
+                      "  case $words[",
+                      position, "] in\n", cases, "  esac\n");
+}
+
+std::string ZshScript(const CLI::App& root) {
   return absl::StrCat(
       "#compdef turbofleet\n"
       "_turbofleet() {\n"
-      "  local -a commands\n"
-      "  commands=(\n",
-      commands,
-      "  )\n"
-      "  if (( CURRENT == 2 )); then\n"
-      "    _describe command commands\n"
-      "    return\n"
-      "  fi\n"
-      "  case $words[2] in\n",
-      cases,
-      "  esac\n"
+      "  local -a commands\n",
+      ZshCases(root, root, 2),
       "}\n"
       "compdef _turbofleet turbofleet\n");
 }
@@ -151,10 +181,19 @@ std::string FishScript(const CLI::App& root) {
     }
   };
   add("", root);
-  for (const CLI::App* command : CommandsOf(root)) {
-    absl::StrAppend(&script, "complete -c turbofleet -n __fish_use_subcommand -a ", command->get_name(), " -d '",
+  for (const auto& [path, command] : AllCommands(root)) {
+    const size_t slash = path.find('/');
+    std::string here = "__fish_use_subcommand";
+    std::string seen = absl::StrCat("__fish_seen_subcommand_from ", command->get_name());
+    if (slash != std::string::npos) {
+      const std::string parent = absl::StrCat("__fish_seen_subcommand_from ", path.substr(0, slash));
+      const std::string siblings = CommandNames(*command->get_parent());
+      here = absl::StrCat("'", parent, "; and not __fish_seen_subcommand_from ", siblings, "'");
+      seen = absl::StrCat(parent, "; and ", seen);
+    }
+    absl::StrAppend(&script, "complete -c turbofleet -n ", here, " -a ", command->get_name(), " -d '",
                     Quoted(command->get_description()), "'\n");
-    const std::string condition = absl::StrCat(" -n '__fish_seen_subcommand_from ", command->get_name(), "'");
+    const std::string condition = absl::StrCat(" -n '", seen, "'");
     add(condition, *command);
     if (const std::string arguments = ArgumentValuesOf(*command); !arguments.empty()) {
       absl::StrAppend(&script, "complete -c turbofleet", condition, " -f -a '", arguments, "'\n");

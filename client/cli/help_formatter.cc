@@ -6,12 +6,13 @@ HelpFormatter::HelpFormatter() { column_width(36); }
 
 std::string HelpFormatter::make_help(const CLI::App* app, std::string name, CLI::AppFormatMode mode) const {
   std::string help = CLI::Formatter::make_help(app, name, mode);
-  const CLI::App* parent = app->get_parent();
-  if (parent == nullptr || mode != CLI::AppFormatMode::Normal) return help;
+  const CLI::App* root = app;
+  while (root->get_parent() != nullptr) root = root->get_parent();
+  if (root == app || mode != CLI::AppFormatMode::Normal) return help;
   std::string shared;
   for (const char* group : {"Connection", "Transport security"}) {
     const std::string text = make_group(
-        group, false, parent->get_options([group](const CLI::Option* option) { return option->get_group() == group; }));
+        group, false, root->get_options([group](const CLI::Option* option) { return option->get_group() == group; }));
     shared += text;
   }
   const std::string footer = make_footer(app);

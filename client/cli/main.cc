@@ -21,6 +21,7 @@ Start here:
   turbofleet status                                   Is there a cluster, and how is it?
   turbofleet generate "a red circle" --count 4        Four pictures in out/
   turbofleet batch prompts.csv --out pictures         Thousands, from a file
+  turbofleet job create --prompts prompts.txt         Millions, that the cluster makes while nobody waits
   turbofleet generate --help                          Each command explains itself, with examples
 
 Every option is also read from TURBOFLEET_OPTION_NAME and from the --config file; the command line wins.)";
@@ -42,6 +43,7 @@ int Main(int argc, char** argv) {
   Commands commands;
   AddGenerateCommand(&app, &globals, &commands);
   AddBatchCommand(&app, &globals, &commands);
+  AddJobCommand(&app, &globals, &commands);
   AddWorkersCommand(&app, &globals, &commands);
   AddStatusCommand(&app, &globals, &commands);
   AddVerifyCommand(&app, &globals, &commands);
@@ -56,7 +58,9 @@ int Main(int argc, char** argv) {
     if (count > 1) _exit(kExitInterrupted);
     stop.request_stop();
   });
-  return commands.at(app.get_subcommands().front())(stop.get_token());
+  const CLI::App* command = app.get_subcommands().front();
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  return commands.at(command)(stop.get_token());
 }
 
 }  // namespace

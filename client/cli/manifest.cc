@@ -72,6 +72,11 @@ absl::Status TakeOptional(const Json& json, ManifestEntry* entry) {
   TURBOFLEET_RETURN_IF_ERROR(Take(json, "job", false, &entry->job));
   TURBOFLEET_RETURN_IF_ERROR(Take(json, "attempt", false, 1 << 30, &entry->attempt));
   TURBOFLEET_RETURN_IF_ERROR(Take(json, "prompt_tokens_cut", false, 1 << 30, &entry->prompt_tokens_cut));
+  if (json.contains("prompt_index")) {
+    int64_t prompt_index = 0;
+    TURBOFLEET_RETURN_IF_ERROR(Take(json, "prompt_index", false, uint64_t{1} << 62, &prompt_index));
+    entry->prompt_index = prompt_index;
+  }
   return Take(json, "request", false, &entry->request);
 }
 
@@ -97,6 +102,7 @@ nlohmann::ordered_json ToJson(const ManifestEntry& entry) {
   json["job"] = entry.job;
   json["attempt"] = entry.attempt;
   if (entry.prompt_tokens_cut > 0) json["prompt_tokens_cut"] = entry.prompt_tokens_cut;
+  if (entry.prompt_index.has_value()) json["prompt_index"] = *entry.prompt_index;
   json["request"] = entry.request;
   return json;
 }

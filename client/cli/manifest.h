@@ -37,6 +37,9 @@ struct ManifestEntry {
   std::string job;
   int32_t attempt = 1;
   int32_t prompt_tokens_cut = 0;
+  // Of its job, if the folder does not know the job's prompts; `prompt` and what else only the request had is empty
+  // then.
+  std::optional<int64_t> prompt_index;
   std::string request;  // Fingerprint of what was asked for; a second run finds its pictures by it.
 };
 

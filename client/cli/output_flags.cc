@@ -71,23 +71,23 @@ absl::StatusOr<CheckedOutput> CheckOutputFlags(const OutputFlags& flags) {
   return checked;
 }
 
-int FinishRun(const Globals& globals, const OutputFlags& flags, const Runner& runner, const absl::Status& status,
+int FinishRun(const Globals& globals, const OutputFlags& flags, const PictureWriter& writer, const absl::Status& status,
               int64_t earlier, OutputFolder* folder, Progress* progress) {
   progress->Finish();
   absl::Status sheet;
-  if (flags.sheet && runner.images() + earlier > 0) sheet = WriteSheet(flags, *folder, progress);
+  if (flags.sheet && writer.images() + earlier > 0) sheet = WriteSheet(flags, *folder, progress);
   const absl::Duration elapsed = progress->state().elapsed;
-  std::string summary = absl::StrCat(runner.images(), runner.images() == 1 ? " picture" : " pictures", " in ",
+  std::string summary = absl::StrCat(writer.images(), writer.images() == 1 ? " picture" : " pictures", " in ",
                                      folder->path(), " after ", MinutesText(elapsed));
   if (earlier > 0) absl::StrAppend(&summary, "; ", earlier, " were there already");
   progress->Note(summary);
-  if (runner.failures() > 0) {
-    progress->Note(absl::StrCat(runner.failures(), " failed: see ", folder->errors_path()));
+  if (writer.failures() > 0) {
+    progress->Note(absl::StrCat(writer.failures(), " failed: see ", folder->errors_path()));
   }
   if (!status.ok()) return Fail(globals, InFlagWords(status));
   if (!sheet.ok()) return Fail(globals, sheet);
-  if (runner.failures() == 0) return kExitOk;
-  return runner.images() + earlier > 0 ? kExitSomeFailed : kExitFailed;
+  if (writer.failures() == 0) return kExitOk;
+  return writer.images() + earlier > 0 ? kExitSomeFailed : kExitFailed;
 }
 
 }  // namespace turbofleet::cli

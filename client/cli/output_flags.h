@@ -1,4 +1,4 @@
-// Where pictures go and how the run is told: the flags that `generate` and `batch` share.
+// Where pictures go and how the run is told: the flags that commands which draw share.
 #pragma once
 
 #include <memory>
@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "client/cli/command.h"
 #include "client/cli/output_folder.h"
+#include "client/cli/picture_writer.h"
 #include "client/cli/runner.h"
 
 namespace turbofleet::cli {
@@ -34,7 +35,11 @@ struct CheckedOutput {
 absl::StatusOr<CheckedOutput> CheckOutputFlags(const OutputFlags& flags);
 
 // Ends a run: contact sheet, summary, exit code. `earlier` are pictures of a previous run that belong to this one.
-int FinishRun(const Globals& globals, const OutputFlags& flags, const Runner& runner, const absl::Status& status,
+int FinishRun(const Globals& globals, const OutputFlags& flags, const PictureWriter& writer, const absl::Status& status,
               int64_t earlier, OutputFolder* folder, Progress* progress);
+inline int FinishRun(const Globals& globals, const OutputFlags& flags, const Runner& runner, const absl::Status& status,
+                     int64_t earlier, OutputFolder* folder, Progress* progress) {
+  return FinishRun(globals, flags, runner.writer(), status, earlier, folder, progress);
+}
 
 }  // namespace turbofleet::cli

@@ -161,6 +161,18 @@ int64_t OutputFolder::next_index() const { return next_index_; }
 
 std::string OutputFolder::FilePath(const ManifestEntry& entry) const { return path_ + "/" + entry.path; }
 
+std::string OutputFolder::RelativePath(const std::string& path) const {
+  std::error_code error;
+  const std::filesystem::path relative = std::filesystem::proximate(path, path_, error);
+  return error ? path : relative.string();
+}
+
+absl::Status OutputFolder::Sync() {
+  // One call for any number of files, where fsync() would take one for each of them and their names.
+  if (syncfs(manifest_fd_) != 0) return SystemError("write", path_);
+  return absl::OkStatus();
+}
+
 const ManifestEntry* OutputFolder::TakeEarlier(const std::string& request) {
   while (true) {
     const auto found = earlier_by_request_.find(request);

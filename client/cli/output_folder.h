@@ -69,6 +69,11 @@ class OutputFolder {
   // Drops the errors of earlier runs.
   absl::Status ClearErrors();
 
+  // Returns once all that was written is on the disk, whatever happens to the machine.
+  absl::Status Sync();
+
+  // `path` as seen from the folder, so that both can move together.
+  std::string RelativePath(const std::string& path) const;
   // The picture's file, from the current folder.
   std::string FilePath(const ManifestEntry& entry) const;
 

@@ -38,6 +38,13 @@ absl::StatusOr<client::FileFormat> ParseFormat(const std::string& name) {
   return found->second;
 }
 
+absl::StatusOr<client::Priority> ParsePriority(const std::string& name) {
+  for (const auto priority : {client::Priority::kInteractive, client::Priority::kNormal, client::Priority::kBulk}) {
+    if (PriorityName(priority) == name) return priority;
+  }
+  return InvalidField("priority", absl::StrCat("must be interactive, normal or bulk, not ", name));
+}
+
 }  // namespace
 
 void AddRecipeFlags(CLI::App* command, Recipe* recipe) {
@@ -78,6 +85,12 @@ void AddRecipeFlags(CLI::App* command, Recipe* recipe) {
   command->add_option("--model", recipe->model, "Model name or digest, if the cluster serves several")
       ->type_name("NAME")
       ->group(kPictureGroup);
+  command
+      ->add_option("--priority", recipe->priority,
+                   "interactive, normal or bulk: shares of the devices, 16 to 4 to 1 (default: normal for jobs, "
+                   "interactive otherwise)")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"interactive", "normal", "bulk"}));
   command->add_option("-f,--format", recipe->format, "png, jpeg, webp or raw (default: png)")
       ->type_name("NAME")
       ->check(CLI::IsMember({"png", "jpeg", "jpg", "webp", "raw"}))
@@ -125,16 +138,32 @@ absl::StatusOr<std::vector<uint64_t>> ParseSeeds(const std::string& text) {
   return seeds;
 }
 
-absl::StatusOr<absl::Duration> ParseDeadline(const std::string& text) {
+absl::StatusOr<std::map<std::string, std::string>> ParseLabels(const std::vector<std::string>& texts) {
+  std::map<std::string, std::string> labels;
+  for (const std::string& text : texts) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      return InvalidField("--label", absl::StrCat("must be KEY=VALUE, not ", text));
+    }
+    if (!labels.emplace(text.substr(0, equals), text.substr(equals + 1)).second) {
+      return InvalidField("--label", absl::StrCat("is given twice for ", text.substr(0, equals)));
+    }
+  }
+  return labels;
+}
+
+absl::StatusOr<absl::Duration> ParseDeadline(const std::string& text) { return ParseTime("--deadline", text); }
+
+absl::StatusOr<absl::Duration> ParseTime(const std::string& flag, const std::string& text) {
   absl::Duration duration;
   double seconds = 0;
   if (ParseNumber(text, &seconds)) {
     duration = absl::Seconds(seconds);
   } else if (!absl::ParseDuration(text, &duration)) {
-    return InvalidField("--deadline", absl::StrCat("must be a time, such as 90s, 5m or 1h30m, not ", text));
+    return InvalidField(flag, absl::StrCat("must be a time, such as 90s, 5m or 1h30m, not ", text));
   }
   if (!(duration > absl::ZeroDuration() && duration <= absl::Hours(24 * 365))) {
-    return InvalidField("--deadline", absl::StrCat("must be above zero and at most a year, not ", text));
+    return InvalidField(flag, absl::StrCat("must be above zero and at most a year, not ", text));
   }
   return duration;
 }
@@ -152,6 +181,9 @@ absl::StatusOr<client::GenerateRequest> MakeRequest(const Recipe& recipe) {
   request.model = recipe.model;
   if (recipe.format.has_value()) {
     TURBOFLEET_ASSIGN_OR_RETURN(request.format, ParseFormat(*recipe.format));
+  }
+  if (recipe.priority.has_value()) {
+    TURBOFLEET_ASSIGN_OR_RETURN(request.priority, ParsePriority(*recipe.priority));
   }
   if (recipe.vae.has_value()) {
     if (*recipe.vae != "full" && *recipe.vae != "tiny") {
@@ -185,6 +217,11 @@ absl::Status InFlagWords(const absl::Status& status) {
                                               {"embed_metadata", "--no-metadata"},
                                               {"vae", "--vae"},
                                               {"model", "--model"},
+                                              {"priority", "--priority"},
+                                              {"labels", "--label"},
+                                              {"timeout", "--timeout"},
+                                              {"retention", "--retention"},
+                                              {"request_id", "--request-id"},
                                               {"prompts", "PROMPT"}};
   const std::vector<std::string> fields = client::BadFieldsOf(status);
   const std::string message(status.message());
@@ -224,6 +261,18 @@ std::string FormatName(client::FileFormat format) {
       return "raw";
   }
   return "png";
+}
+
+std::string PriorityName(client::Priority priority) {
+  switch (priority) {
+    case client::Priority::kInteractive:
+      return "interactive";
+    case client::Priority::kNormal:
+      return "normal";
+    case client::Priority::kBulk:
+      return "bulk";
+  }
+  return "normal";
 }
 
 std::string FileExtension(client::FileFormat format) {

@@ -1,7 +1,8 @@
-// What makes a picture besides its prompt and seed: the flags that `generate` and `batch` share.
+// What makes a picture besides its prompt and seed, and how urgently: the flags that commands which draw share.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,6 +27,7 @@ struct Recipe {
   std::optional<bool> embed_metadata;
   std::optional<std::string> vae;  // "full", "tiny".
   std::string model;
+  std::optional<std::string> priority;  // "interactive", "normal", "bulk".
 
   friend auto operator<=>(const Recipe&, const Recipe&) = default;
 };
@@ -39,7 +41,11 @@ absl::Status ParseSize(const std::string& field, const std::string& text, Recipe
 // Parses seeds and ranges of them: "1,5,10-20". INVALID_ARGUMENT names --seeds. At most 1,000,000 seeds.
 absl::StatusOr<std::vector<uint64_t>> ParseSeeds(const std::string& text);
 
-// Parses "90", "90s", "5m" or "1h30m". INVALID_ARGUMENT names --deadline.
+// Parses "KEY=VALUE"s. INVALID_ARGUMENT names --label.
+absl::StatusOr<std::map<std::string, std::string>> ParseLabels(const std::vector<std::string>& texts);
+
+// Parses "90", "90s", "5m" or "1h30m". INVALID_ARGUMENT names `flag`.
+absl::StatusOr<absl::Duration> ParseTime(const std::string& flag, const std::string& text);
 absl::StatusOr<absl::Duration> ParseDeadline(const std::string& text);
 
 // A request without prompts and seeds. Reads the init image. NOT_FOUND, INVALID_ARGUMENT: it cannot be read, or the
@@ -52,8 +58,9 @@ absl::Status InFlagWords(const absl::Status& status);
 // Whole files. NOT_FOUND, INVALID_ARGUMENT: missing, unreadable, or larger than `bytes_max`.
 absl::StatusOr<std::string> ReadFile(const std::string& path, size_t bytes_max);
 
-// The names of the command line and the manifest: "png", "full".
+// The names of the command line and the manifest: "png", "bulk".
 std::string FormatName(client::FileFormat format);
+std::string PriorityName(client::Priority priority);
 std::string FileExtension(client::FileFormat format);
 
 }  // namespace turbofleet::cli

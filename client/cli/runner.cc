@@ -1,24 +1,20 @@
 #include "client/cli/runner.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <filesystem>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "client/cli/recipe.h"
 #include "common/sha256.h"
 #include "common/status.h"
-#include "common/text.h"
 #include "nlohmann/json.hpp"
 
 namespace turbofleet::cli {
 namespace {
-
-constexpr size_t kWarningsMax = 100;
-constexpr size_t kPromptQuoteBytesMax = 60;
 
 // Errors that say something of this request, and not of the connection, the cluster or the caller's patience.
 bool IsRefusal(const absl::Status& status) {
@@ -32,19 +28,6 @@ bool IsRefusal(const absl::Status& status) {
     default:
       return false;
   }
-}
-
-// From the manifest's folder, so that both can move together.
-std::string RelativeTo(const std::string& folder, const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path relative = std::filesystem::proximate(path, folder, error);
-  return error ? path : relative.string();
-}
-
-nlohmann::ordered_json ErrorJson(const absl::Status& status) {
-  return {{"code", absl::StatusCodeToString(status.code())},
-          {"reason", ReasonOf(status)},
-          {"message", std::string(status.message())}};
 }
 
 }  // namespace
@@ -73,17 +56,12 @@ std::string RequestFingerprint(const Call& call, size_t prompt, uint64_t seed) {
 }
 
 Runner::Runner(Client* client, OutputFolder* folder, Progress* progress, const Clock* clock, const RunOptions& options)
-    : client_(client), folder_(folder), progress_(progress), clock_(clock), options_(options) {}
-
-int64_t Runner::images() const {
-  absl::MutexLock lock(&mu_);
-  return images_;
-}
-
-int64_t Runner::failures() const {
-  absl::MutexLock lock(&mu_);
-  return failures_;
-}
+    : client_(client),
+      folder_(folder),
+      progress_(progress),
+      clock_(clock),
+      options_(options),
+      writer_(folder, progress, options.json) {}
 
 absl::Status Runner::Run(std::vector<Call> calls, std::stop_token stop) {
   if (options_.timeout.has_value()) deadline_ = clock_->Now() + *options_.timeout;
@@ -175,11 +153,7 @@ absl::Status Runner::AddRowError(int64_t row, const std::string& id, const absl:
   nlohmann::ordered_json json = {{"row", row}};
   if (!id.empty()) json["id"] = id;
   json.update(ErrorJson(status));
-  {
-    absl::MutexLock lock(&mu_);
-    ++failures_;
-  }
-  return folder_->AddError(json);
+  return writer_.AddFailure(json);
 }
 
 absl::Status Runner::OnEvent(Call* call, client::GenerateEvent event) {
@@ -190,45 +164,18 @@ absl::Status Runner::OnEvent(Call* call, client::GenerateEvent event) {
 }
 
 absl::Status Runner::OnImage(const Call& call, client::Image image) {
-  const Source& source = call.sources[static_cast<size_t>(image.prompt_index)];
   const auto prompt = static_cast<size_t>(image.prompt_index);
-  const client::GenerateRequest& request = call.request;
-  ManifestEntry entry;
+  const Source& source = call.sources[prompt];
+  ManifestEntry entry = EntryOf(call.request, call.accepted, image);
   entry.index = source.indexes[static_cast<size_t>(image.index) % source.indexes.size()];
-  entry.prompt = request.prompts[prompt];
-  entry.seed = image.seed;
-  entry.width = image.width;
-  entry.height = image.height;
-  entry.steps = call.accepted.steps;
-  entry.strength = call.accepted.strength;
-  entry.sha256 = image.pixel_sha256;
-  entry.model_digest = image.model_digest;
-  entry.worker = image.worker;
+  entry.prompt = call.request.prompts[prompt];
   entry.id = source.id;
-  entry.negative_prompt = request.negative_prompt;
-  entry.guidance_scale = request.guidance_scale.value_or(0);
-  entry.format = FormatName(image.format);
-  entry.quality = request.quality;
-  entry.vae = request.vae == client::Vae::kTiny ? "tiny" : "full";
   if (!call.init_image_path.empty()) {
-    entry.init_image = RelativeTo(folder_->path(), call.init_image_path);
+    entry.init_image = folder_->RelativePath(call.init_image_path);
     entry.init_image_sha256 = call.init_image_sha256;
   }
-  entry.job = image.job;
-  entry.attempt = image.attempt;
-  entry.prompt_tokens_cut = image.prompt_tokens_cut;
   entry.request = RequestFingerprint(call, prompt, image.seed);
-  TURBOFLEET_RETURN_IF_ERROR(folder_->AddImage(FileExtension(image.format), image.content, &entry));
-  if (entry.prompt_tokens_cut > 0) WarnOfCutTokens(entry.prompt, entry.prompt_tokens_cut);
-  progress_->Done(/*failed=*/false);
-  absl::MutexLock lock(&mu_);
-  ++images_;
-  if (!options_.json) return absl::OkStatus();
-  nlohmann::ordered_json json = ToJson(entry);
-  json["path"] = folder_->FilePath(entry);
-  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-  if (std::fflush(stdout) != 0) return absl::UnknownError("cannot write to standard output");
-  return absl::OkStatus();
+  return writer_.AddImage(std::move(entry), image.format, image.content);
 }
 
 absl::Status Runner::OnFailure(const Call& call, const client::ImageFailure& failure) {
@@ -242,21 +189,9 @@ absl::Status Runner::OnFailure(const Call& call, const client::ImageFailure& fai
   json["seed"] = failure.seed;
   json.update(ErrorJson(failure.status));
   json["attempts"] = failure.attempts;
-  TURBOFLEET_RETURN_IF_ERROR(folder_->AddError(json));
+  TURBOFLEET_RETURN_IF_ERROR(writer_.AddFailure(json));
   progress_->Done(/*failed=*/true);
-  absl::MutexLock lock(&mu_);
-  ++failures_;
   return absl::OkStatus();
-}
-
-void Runner::WarnOfCutTokens(const std::string& prompt, int32_t tokens) {
-  {
-    absl::MutexLock lock(&mu_);
-    if (prompts_warned_.size() >= kWarningsMax) return;
-    if (!prompts_warned_.insert(Sha256Hex(prompt.data(), prompt.size())).second) return;
-  }
-  progress_->Note(absl::StrCat("Warning: the prompt is too long; its last ", tokens, " token", tokens == 1 ? "" : "s",
-                               " had no influence: ", JsonQuote(TruncateUtf8(prompt, kPromptQuoteBytesMax))));
 }
 
 }  // namespace turbofleet::cli

@@ -3,15 +3,13 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <stop_token>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "client/cli/output_folder.h"
+#include "client/cli/picture_writer.h"
 #include "client/cli/progress.h"
 #include "turbofleet/client.h"
 
@@ -54,8 +52,9 @@ class Runner {
   // deadline, the disk, Ctrl-C.
   absl::Status Run(std::vector<Call> calls, std::stop_token stop);
 
-  int64_t images() const;
-  int64_t failures() const;
+  const PictureWriter& writer() const { return writer_; }
+  int64_t images() const { return writer_.images(); }
+  int64_t failures() const { return writer_.failures(); }
   // Adds a failure that was found before any call.
   absl::Status AddRowError(int64_t row, const std::string& id, const absl::Status& status);
 
@@ -67,19 +66,14 @@ class Runner {
   // Writes refused prompts to errors.jsonl and takes them out of the call. False: the call cannot go on without them.
   absl::StatusOr<bool> DropRefused(const absl::Status& status, Call* call);
   absl::Status FailPrompt(const Call& call, size_t prompt, const absl::Status& status);
-  void WarnOfCutTokens(const std::string& prompt, int32_t tokens);
 
   Client* const client_;
   OutputFolder* const folder_;
   Progress* const progress_;
   const Clock* const clock_;
   const RunOptions options_;
+  PictureWriter writer_;
   absl::Time deadline_ = absl::InfiniteFuture();
-
-  mutable absl::Mutex mu_;
-  int64_t images_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t failures_ ABSL_GUARDED_BY(mu_) = 0;
-  std::set<std::string> prompts_warned_ ABSL_GUARDED_BY(mu_);  // By digest; at most kWarningsMax.
 };
 
 }  // namespace turbofleet::cli

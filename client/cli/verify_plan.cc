@@ -58,7 +58,13 @@ absl::StatusOr<client::GenerateRequest> RequestFor(const ManifestEntry& entry, c
 VerifyPlan PlanVerification(const std::vector<ManifestEntry>& entries, const std::string& folder) {
   VerifyPlan plan;
   std::map<size_t, std::vector<size_t>, ByKey> groups(ByKey{&entries});
-  for (size_t i = 0; i < entries.size(); ++i) groups[i].push_back(i);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    if (!entries[i].prompt_index.has_value()) {
+      groups[i].push_back(i);
+      continue;
+    }
+    plan.problems.push_back({i, "the folder does not know what it was made from: its job was created elsewhere"});
+  }
   for (const auto& [first, members] : groups) {
     const absl::StatusOr<client::GenerateRequest> request = RequestFor(entries[first], folder);
     if (!request.ok()) {

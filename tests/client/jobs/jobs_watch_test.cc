@@ -150,6 +150,15 @@ TEST_F(JobsWatchTest, AStreamThatLastedIsProgressEvenIfItHadNothingToTell) {
   for (int i = 0; i < 50; ++i) jobs_.watches.push_back(idle(absl::Minutes(1)));
   TURBOFLEET_EXPECT_OK(Watch({.name = "jobs/1"}, {}, {.resume_attempts_max = 3}));
 
+  // Nor is it one that was long in not coming about.
+  jobs_.watches.assign(50, [this](const v1::WatchJobRequest&, FakeWatch*) {
+    jobs_.clock->Advance(absl::Minutes(1));
+    return Gone();
+  });
+  jobs_.watch_requests.clear();
+  EXPECT_THAT(Watch({.name = "jobs/1"}, {}, {.connect_attempts_max = 3}), StatusIs(StatusCode::kUnavailable));
+  EXPECT_EQ(jobs_.watch_requests.size(), 3u);
+
   jobs_.watches.assign(50, idle(absl::Seconds(1)));
   jobs_.watch_requests.clear();
   ended_.clear();
@@ -225,42 +234,54 @@ TEST_F(JobsWatchTest, WhatCannotBeIsAProtocolViolation) {
   failed_after_all.insert(failed_after_all.begin() + 4, good[5]);
   std::vector<v1::WatchJobResponse> one_less = good;
   one_less.erase(one_less.begin() + 3);
-  const std::map<std::string, std::vector<v1::WatchJobResponse>> cases = {
-      {"no job first", {good.begin() + 1, good.end()}},
-      {"image twice", twice},
-      {"failure twice", failed_after_all},
-      {"one missing", one_less},
-      {"no end", {good.begin(), good.end() - 1}},
-      {"nothing", {}},
-      {"still running at the end", {good[0]}},
-      {"negative index", changed(2, [](auto* response) { response->mutable_image()->set_index(-1); })},
-      {"index too large", changed(2, [](auto* response) { response->mutable_image()->set_index(6); })},
-      {"failure too large", changed(5, [](auto* response) { response->mutable_failure()->set_index(6); })},
-      {"no token", changed(2, [](auto* response) { response->clear_resume_token(); })},
-      {"no token of a failure", changed(5, [](auto* response) { response->clear_resume_token(); })},
-      {"other seed", changed(2, [](auto* response) { response->mutable_image()->set_seed(7); })},
-      {"unknown format",
-       changed(2, [](auto* response) { response->mutable_image()->set_format(static_cast<v1::ImageFormat>(77)); })},
-      {"another job", changed(7, [](auto* response) { response->mutable_job()->set_name("jobs/2"); })},
-      {"no name", changed(0, [](auto* response) { response->mutable_job()->clear_name(); })},
-      {"more images", changed(7,
-                              [](auto* response) {
-                                response->mutable_job()->set_image_count(12);
-                                response->mutable_job()->set_prompt_count(4);
-                              })},
-      {"numbers", changed(0, [](auto* response) { response->mutable_job()->set_prompt_count(5); })},
-      {"too many images", changed(0,
-                                  [](auto* response) {
-                                    response->mutable_job()->set_image_count(300'000'000);
-                                    response->mutable_job()->set_prompt_count(100'000'000);
-                                  })},
-      {"more ended than there are", changed(0, [](auto* response) { response->mutable_job()->set_images_failed(7); })},
-      {"none completed", changed(7, [](auto* response) { response->mutable_job()->set_images_completed(0); })}};
-  for (const auto& [name, responses] : cases) {
-    SCOPED_TRACE(name);
+  std::vector<v1::WatchJobResponse> no_failure = good;
+  no_failure.erase(no_failure.begin() + 5);
+  // A job that has ended from the start is told again at the end.
+  std::vector<v1::WatchJobResponse> no_last_job(good.begin(), good.end() - 1);
+  no_last_job[0] = good.back();
+  const auto image = [&changed](const std::function<void(v1::Image * image)>& change) {
+    return changed(2, [&](v1::WatchJobResponse* response) { change(response->mutable_image()); });
+  };
+  const auto job = [&changed](size_t at, const std::function<void(v1::Job * job)>& change) {
+    return changed(at, [&](v1::WatchJobResponse* response) { change(response->mutable_job()); });
+  };
+  const std::vector<std::pair<std::string, std::vector<v1::WatchJobResponse>>> cases = {
+      {"started a watch with something else than the job", {good.begin() + 1, good.end()}},
+      {"sent image 1 twice", twice},
+      {"sent image 4 twice", failed_after_all},
+      {"ended a watch after 4 images and 1 failures of 6", one_less},
+      {"ended a watch before the job", {good.begin(), good.end() - 1}},
+      {"ended a watch after 5 images and 0 failures of 6", no_failure},
+      {"ended a watch before the job", no_last_job},
+      {"ended a watch before the job", {}},
+      {"ended a watch before the job", {good[0]}},
+      {"sent image -1 of a job of 6", image([](v1::Image* image) { image->set_index(-1); })},
+      {"sent image 6 of a job of 6", image([](v1::Image* image) { image->set_index(6); })},
+      {"sent image 6 of a job of 6", changed(5, [](auto* response) { response->mutable_failure()->set_index(6); })},
+      {"sent image 1 without a token", changed(2, [](auto* response) { response->clear_resume_token(); })},
+      {"sent image 4 without a token", changed(5, [](auto* response) { response->clear_resume_token(); })},
+      {"sent image 1 with seed 7 instead of 101", image([](v1::Image* image) { image->set_seed(7); })},
+      {"unknown file format 77", image([](v1::Image* image) { image->set_format(static_cast<v1::ImageFormat>(77)); })},
+      {"sent jobs/2 to a watch of jobs/1", job(7, [](v1::Job* job) { job->set_name("jobs/2"); })},
+      {"without a name", job(0, [](v1::Job* job) { job->clear_name(); })},
+      {"sent a job of 12 images that had 6 before", job(7,
+                                                        [](v1::Job* job) {
+                                                          job->set_image_count(12);
+                                                          job->set_prompt_count(4);
+                                                        })},
+      {"do not add up", job(0, [](v1::Job* job) { job->set_prompt_count(5); })},
+      {"do not add up", job(0,
+                            [](v1::Job* job) {
+                              job->set_image_count(300'000'000);
+                              job->set_prompt_count(100'000'000);
+                            })},
+      {"do not add up", job(0, [](v1::Job* job) { job->set_images_failed(7); })},
+      {"of which it completed 0", job(7, [](v1::Job* job) { job->set_images_completed(0); })}};
+  for (const auto& [what, responses] : cases) {
+    SCOPED_TRACE(what);
     jobs_.watch_requests.clear();
     const absl::Status status = WatchOf(responses);
-    EXPECT_THAT(status, StatusIs(StatusCode::kInternal, HasSubstr("the coordinator ")));
+    EXPECT_THAT(status, StatusIs(StatusCode::kInternal, HasSubstr(what)));
     EXPECT_EQ(ReasonOf(status), kReasonProtocolViolation);
     EXPECT_EQ(jobs_.watch_requests.size(), 1u);
   }
