@@ -87,6 +87,12 @@ TEST(JobsCreateTest, NoMessageHasMoreThan8192PromptsOrAMebibyte) {
   }
 }
 
+TEST(JobsCreateTest, OnePromptIsEnough) {
+  FakeJobs jobs(1);
+  TURBOFLEET_ASSERT_OK(jobs.Connect()->CreateJob(RequestOf({"a"}), {}));
+  EXPECT_THAT(PromptsSent(jobs), ElementsAre("a"));
+}
+
 TEST(JobsCreateTest, AnEmptyPromptIsAPrompt) {
   FakeJobs jobs(2);
   TURBOFLEET_ASSERT_OK(jobs.Connect()->CreateJob(RequestOf({"", ""}), {}));
@@ -273,6 +279,15 @@ TEST(JobsDeleteTest, ALostAnswerIsNoError) {
   jobs.does_it_and_then_fails = true;
   jobs.answers = {Gone()};
   TURBOFLEET_EXPECT_OK(jobs.Connect()->DeleteJob("jobs/1", {}));
+  EXPECT_THAT(jobs.calls, SizeIs(2));
+}
+
+// Nothing was done by a call that was refused, so it is not why the job is not there.
+TEST(JobsDeleteTest, ARefusedCallIsNoLostAnswer) {
+  FakeJobs jobs;
+  jobs.answers = {WithRetryAfter(MakeError(StatusCode::kResourceExhausted, "BUSY", "busy"), absl::Seconds(1)),
+                  absl::NotFoundError("no such job")};
+  EXPECT_EQ(jobs.Connect()->DeleteJob("jobs/1", {}), absl::NotFoundError("no such job"));
   EXPECT_THAT(jobs.calls, SizeIs(2));
 }
 

@@ -298,6 +298,15 @@ TEST_F(JobsWatchTest, AnImageThatCameBeforeTheBreakMayNotComeAgain) {
   EXPECT_THAT(IndexesOnce(), ElementsAre(0, 1, 2));
 }
 
+TEST_F(JobsWatchTest, EveryStreamStartsWithTheJob) {
+  jobs_.watches = {jobs_.Break(4), [this](const v1::WatchJobRequest&, FakeWatch* watch) {
+                     watch->Send(jobs_.EventAt(3));
+                     return absl::OkStatus();
+                   }};
+  EXPECT_EQ(ReasonOf(Watch({.name = "jobs/1"})), kReasonProtocolViolation);
+  EXPECT_THAT(IndexesOnce(), ElementsAre(0, 1, 2));
+}
+
 TEST_F(JobsWatchTest, EventsOfLaterReleasesAreLeftOut) {
   std::vector<v1::WatchJobResponse> responses = jobs_.Answer({});
   v1::WatchJobResponse later;
@@ -361,6 +370,13 @@ TEST_F(JobsWatchTest, AReleaseThatBreaksIsMadeUpFor) {
   EXPECT_THAT(jobs_.released, ElementsAre("t4", "t6"));
   EXPECT_THAT(jobs_.sleeps, ElementsAre(absl::Milliseconds(200), absl::Milliseconds(400)));
   EXPECT_THAT(IndexesOnce(), SizeIs(6));
+}
+
+TEST_F(JobsWatchTest, TheLastReleaseHasAllThePatienceThatACallHas) {
+  jobs_.watches = {jobs_.Break(3)};
+  jobs_.release_answers = {Gone()};
+  TURBOFLEET_ASSERT_OK(Watch({.name = "jobs/1"}, {.release_delivered = true}, {.connect_attempts_max = 2}));
+  EXPECT_THAT(jobs_.released, ElementsAre("t6"));
 }
 
 TEST_F(JobsWatchTest, ARefusedReleaseAndACallerThatIsNotSureEndTheWatch) {
