@@ -151,8 +151,9 @@ absl::Status WatchCall::CheckComplete() const {
   if (!job_is_last_ || !HasEnded(*job_)) return ProtocolViolation("ended a watch before the job");
   // What came before another watch's token is not known here.
   if (!request_.resume_token.empty()) return absl::OkStatus();
+  // A picture that the coordinator has lost comes as a failure, so only the sum is certain.
   const bool complete = job_->state != JobState::kCompleted || images_ + failures_ == job_->image_count;
-  if (complete && images_ == job_->images_completed) return absl::OkStatus();
+  if (complete && images_ + failures_ == job_->images_completed + job_->images_failed) return absl::OkStatus();
   return ProtocolViolation(absl::StrCat("ended a watch after ", images_, " images and ", failures_, " failures of ",
                                         job_->image_count, ", of which it completed ", job_->images_completed));
 }

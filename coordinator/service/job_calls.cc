@@ -112,8 +112,8 @@ grpc::ServerUnaryReactor* StartReleaseImages(const JobCallParts& parts, grpc::Ca
                                              const v1::ReleaseImagesRequest* request, v1::Job* response) {
   Answer answer(parts, kReleaseImages, context);
   const absl::StatusOr<Subject> subject = SubjectOf(parts, *context, request->name(), *request);
-  absl::StatusOr<WatchPosition> position = subject.status();
-  if (subject.ok()) position = ParseResumeToken(subject->job, request->resume_token(), /*ordered=*/false);
+  const absl::StatusOr<WatchPosition> position =
+      subject.ok() ? ParseResumeToken(subject->job, request->resume_token(), /*ordered=*/false) : subject.status();
   if (!position.ok()) {
     answer.Finish(position.status());
   } else {

@@ -120,6 +120,7 @@ class Follower : public JobFollower, public std::enable_shared_from_this<Followe
     *response.mutable_job() = JobProto(*view_);
     response.set_resume_token(ResumeToken(job_, position_));
     told_sequence_ = Record().LastSequence();
+    told_waits_ = view_->waits_for_release;
     told_at_ = absl::Now();
     writer_.Push(std::move(response));
   }
@@ -135,7 +136,8 @@ class Follower : public JobFollower, public std::enable_shared_from_this<Followe
           PushJob();
           writer_.PushEnd(grpc::Status::OK);
           ended_ = true;
-        } else if (Record().LastSequence() > told_sequence_ && absl::Now() - told_at_ >= kJobEventInterval) {
+        } else if (view_->waits_for_release != told_waits_ ||
+                   (Record().LastSequence() > told_sequence_ && absl::Now() - told_at_ >= kJobEventInterval)) {
           PushJob();
         }
         return;
@@ -201,6 +203,7 @@ class Follower : public JobFollower, public std::enable_shared_from_this<Followe
   int64_t reading_at_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t nothing_at_ ABSL_GUARDED_BY(mu_) = -1;  // LastSequence() when a read brought nothing.
   int64_t told_sequence_ ABSL_GUARDED_BY(mu_) = 0;
+  bool told_waits_ ABSL_GUARDED_BY(mu_) = false;
   absl::Time told_at_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -34,7 +34,7 @@ class InstallTest(unittest.TestCase):
 
     def test_only_the_public_headers_are_installed(self):
         headers = {str(path.relative_to(self.prefix / "include")) for path in self.prefix.glob("include/**/*.h")}
-        self.assertEqual(headers, {f"turbofleet/{name}.h" for name in ("client", "cluster", "errors", "generate")})
+        self.assertEqual(headers, {f"turbofleet/{name}.h" for name in ("client", "cluster", "errors", "generate", "jobs")})
 
     def test_another_project_finds_links_and_runs_it(self):
         self.cmake("-S", CONSUMER, "-B", self.folder / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}")

@@ -127,7 +127,7 @@ class FaultsTest(unittest.TestCase):
                 cluster.start_worker(f"next-{number}")
             run.join()
             self.assertIsNone(run.error)
-            self.assertEqual(run.failures[0].reason, "WORKER_LOST")
+            self.assertEqual(run.failures[0].reason, "IMAGE_POISONOUS")
             self.assertEqual(run.failures[0].attempts, 3)
 
 
