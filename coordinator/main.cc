@@ -32,7 +32,7 @@
 #include "coordinator/metrics/coordinator_metrics.h"
 #include "coordinator/options.h"
 #include "coordinator/service/coordinator_server.h"
-#include "coordinator/spool/spool.h"
+#include "coordinator/spool/file_spool.h"
 #include "coordinator/store/data_dir.h"
 #include "coordinator/store/postgres_job_store.h"
 #include "coordinator/store/sqlite_job_store.h"
@@ -137,10 +137,10 @@ absl::StatusOr<JobParts> OpenJobParts(const CoordinatorOptions& options) {
                                                                      .coordinator = options.name,
                                                                      .incarnation = RandomHex128()}));
   }
-  Spool::Options spool = options.spool;
+  FileSpool::Options spool = options.spool;
   if (spool.folder.empty()) spool.folder = options.data_dir + "/spool";
   spool.life = RandomHex128().substr(0, 16);
-  TURBOFLEET_ASSIGN_OR_RETURN(parts.spool, Spool::Open(spool));
+  TURBOFLEET_ASSIGN_OR_RETURN(parts.spool, FileSpool::Open(spool));
   parts.queue = std::make_unique<StoreQueue>(StoreQueue::Options{}, parts.store.get(), parts.spool.get());
   return parts;
 }

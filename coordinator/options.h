@@ -9,7 +9,7 @@
 #include "common/standard_flags.h"
 #include "coordinator/dispatch/dispatcher.h"
 #include "coordinator/dispatch/job_desk.h"
-#include "coordinator/spool/spool.h"
+#include "coordinator/spool/file_spool.h"
 
 namespace turbofleet {
 
@@ -27,7 +27,7 @@ struct CoordinatorOptions {
   LogOptions log;
   Dispatcher::Options dispatcher;
   JobDesk::Options desk;
-  Spool::Options spool;  // But its `life`. An empty folder: below data_dir.
+  FileSpool::Options spool;  // But its `life`. An empty folder: below data_dir.
 };
 
 // Fills `options`. A value is an exit code to leave with.

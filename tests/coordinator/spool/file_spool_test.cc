@@ -1,4 +1,4 @@
-#include "coordinator/spool/spool.h"
+#include "coordinator/spool/file_spool.h"
 
 #include <filesystem>
 #include <fstream>
@@ -17,21 +17,21 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-class SpoolTest : public ::testing::Test {
+class FileSpoolTest : public ::testing::Test {
  protected:
-  SpoolTest()
+  FileSpoolTest()
       : folder_(::testing::TempDir() + "spool-" + ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
     fs::remove_all(folder_);
     Make("a");
   }
-  ~SpoolTest() override { fs::remove_all(folder_); }
+  ~FileSpoolTest() override { fs::remove_all(folder_); }
 
   Spool& Make(const std::string& life, int64_t pack_bytes_max = 1 << 20, size_t packs_open_max = 4) {
-    absl::StatusOr<std::unique_ptr<Spool>> spool = Spool::Open({.folder = folder_,
-                                                                .life = life,
-                                                                .pack_bytes_max = pack_bytes_max,
-                                                                .packs_open_max = packs_open_max,
-                                                                .disk_free_min = 0});
+    absl::StatusOr<std::unique_ptr<FileSpool>> spool = FileSpool::Open({.folder = folder_,
+                                                                        .life = life,
+                                                                        .pack_bytes_max = pack_bytes_max,
+                                                                        .packs_open_max = packs_open_max,
+                                                                        .disk_free_min = 0});
     EXPECT_TRUE(spool.ok()) << spool.status();
     spool_ = *std::move(spool);
     return *spool_;
@@ -48,10 +48,10 @@ class SpoolTest : public ::testing::Test {
   }
 
   const std::string folder_;
-  std::unique_ptr<Spool> spool_;
+  std::unique_ptr<FileSpool> spool_;
 };
 
-TEST_F(SpoolTest, GivesBackWhatWasPut) {
+TEST_F(FileSpoolTest, GivesBackWhatWasPut) {
   const PackedFile first = Append("job", 0, "one");
   const PackedFile empty = Append("job", 1, "");
   const PackedFile second = Append("job", 2, std::string("t\0o", 3));
@@ -62,7 +62,7 @@ TEST_F(SpoolTest, GivesBackWhatWasPut) {
   EXPECT_EQ(first.pack, second.pack);
 }
 
-TEST_F(SpoolTest, ALaterLifeReadsWhatAnEarlierOneWroteAndWritesToPacksOfItsOwn) {
+TEST_F(FileSpoolTest, ALaterLifeReadsWhatAnEarlierOneWroteAndWritesToPacksOfItsOwn) {
   const PackedFile file = Append("job", 0, "one");
   TURBOFLEET_EXPECT_OK(spool_->Sync());
   Make("b");
@@ -72,7 +72,7 @@ TEST_F(SpoolTest, ALaterLifeReadsWhatAnEarlierOneWroteAndWritesToPacksOfItsOwn) 
   EXPECT_THAT(spool_->Read(later), IsOkAndHolds("two"));
 }
 
-TEST_F(SpoolTest, PacksEndAtTheirLimitAndNoMoreAreOpenThanAllowed) {
+TEST_F(FileSpoolTest, PacksEndAtTheirLimitAndNoMoreAreOpenThanAllowed) {
   Make("b", /*pack_bytes_max=*/100, /*packs_open_max=*/2);
   const PackedFile first = Append("job", 0, std::string(60, 'x'));
   const PackedFile second = Append("job", 1, std::string(60, 'y'));
@@ -88,7 +88,7 @@ TEST_F(SpoolTest, PacksEndAtTheirLimitAndNoMoreAreOpenThanAllowed) {
   EXPECT_THAT(spool_->Read(third), IsOkAndHolds("v"));
 }
 
-TEST_F(SpoolTest, WhateverIsNotAsItWasWrittenIsDataLoss) {
+TEST_F(FileSpoolTest, WhateverIsNotAsItWasWrittenIsDataLoss) {
   const PackedFile file = Append("job", 7, "picture");
   TURBOFLEET_EXPECT_OK(spool_->Sync());
   PackedFile wrong = file;
@@ -115,7 +115,7 @@ TEST_F(SpoolTest, WhateverIsNotAsItWasWrittenIsDataLoss) {
   EXPECT_THAT(spool_->Read(file), StatusIs(absl::StatusCode::kDataLoss));
 }
 
-TEST_F(SpoolTest, ASealedPackIsNotWrittenToAgain) {
+TEST_F(FileSpoolTest, ASealedPackIsNotWrittenToAgain) {
   const PackedFile first = Append("job", 0, "one");
   spool_->Seal(first.pack);
   const PackedFile second = Append("job", 1, "two");
@@ -126,7 +126,7 @@ TEST_F(SpoolTest, ASealedPackIsNotWrittenToAgain) {
   spool_->RemovePack(first.pack);
 }
 
-TEST_F(SpoolTest, RemovesAJobAndOnlyThat) {
+TEST_F(FileSpoolTest, RemovesAJobAndOnlyThat) {
   const PackedFile mine = Append("mine", 0, "one");
   const PackedFile other = Append("other", 0, "two");
   EXPECT_THAT(spool_->Jobs(), ElementsAre("mine", "other"));
@@ -141,18 +141,18 @@ TEST_F(SpoolTest, RemovesAJobAndOnlyThat) {
   EXPECT_THAT(spool_->Read(Append("mine", 0, "again")), IsOkAndHolds("again"));
 }
 
-TEST_F(SpoolTest, KeepsOffTheLastBytesOfADisk) {
-  absl::StatusOr<std::unique_ptr<Spool>> spool =
-      Spool::Open({.folder = folder_, .life = "c", .disk_free_min = int64_t{1} << 60});
+TEST_F(FileSpoolTest, KeepsOffTheLastBytesOfADisk) {
+  absl::StatusOr<std::unique_ptr<FileSpool>> spool =
+      FileSpool::Open({.folder = folder_, .life = "c", .disk_free_min = int64_t{1} << 60});
   TURBOFLEET_ASSERT_OK(spool);
   EXPECT_THAT((*spool)->CheckRoom(), StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("disk_free_min")));
   EXPECT_THAT((*spool)->Append("job", 0, "x"), StatusIs(absl::StatusCode::kResourceExhausted));
   EXPECT_THAT((*spool)->Jobs(), IsEmpty());
 }
 
-TEST_F(SpoolTest, NamesAFolderThatCannotBe) {
+TEST_F(FileSpoolTest, NamesAFolderThatCannotBe) {
   std::ofstream(folder_ + "/file") << "x";
-  EXPECT_THAT(Spool::Open({.folder = folder_ + "/file/spool", .life = "d"}).status().message(),
+  EXPECT_THAT(FileSpool::Open({.folder = folder_ + "/file/spool", .life = "d"}).status().message(),
               HasSubstr(folder_ + "/file/spool"));
 }
 

@@ -1,4 +1,4 @@
-#include "coordinator/spool/spool.h"
+#include "coordinator/spool/file_spool.h"
 
 #include <fcntl.h>
 #include <sys/statvfs.h>
@@ -94,23 +94,25 @@ absl::Status SyncFolder(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const Options& options) {
+absl::StatusOr<std::unique_ptr<FileSpool>> FileSpool::Open(const Options& options) {
   std::error_code error;
   fs::create_directories(options.folder, error);
   if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot create the folder ", options.folder));
   if (::access(options.folder.c_str(), W_OK | X_OK) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot write to the folder ", options.folder));
   }
-  return std::unique_ptr<Spool>(new Spool(options));
+  return std::unique_ptr<FileSpool>(new FileSpool(options));
 }
 
-Spool::~Spool() {
+FileSpool::~FileSpool() {
   for (const Pack& pack : packs_) ::close(pack.fd);
 }
 
-std::string Spool::PathOf(const std::string& pack) const { return absl::StrCat(options_.folder, "/", pack, ".pack"); }
+std::string FileSpool::PathOf(const std::string& pack) const {
+  return absl::StrCat(options_.folder, "/", pack, ".pack");
+}
 
-absl::StatusOr<Spool::PackList::iterator> Spool::PackFor(const std::string& job, size_t bytes) {
+absl::StatusOr<FileSpool::PackList::iterator> FileSpool::PackFor(const std::string& job, size_t bytes) {
   const auto found = by_job_.find(job);
   if (found != by_job_.end()) {
     const PackList::iterator pack = found->second;
@@ -135,13 +137,13 @@ absl::StatusOr<Spool::PackList::iterator> Spool::PackFor(const std::string& job,
   return pack;
 }
 
-absl::Status Spool::Close(PackList::iterator pack) {
+absl::Status FileSpool::Close(PackList::iterator pack) {
   if (pack->dirty && ::fdatasync(pack->fd) != 0) return WriteError(errno, PathOf(pack->name));
   Forget(pack);
   return absl::OkStatus();
 }
 
-absl::Status Spool::CheckRoom() const {
+absl::Status FileSpool::CheckRoom() const {
   struct statvfs disk = {};
   if (::statvfs(options_.folder.c_str(), &disk) != 0) return WriteError(errno, options_.folder);
   const int64_t left = static_cast<int64_t>(disk.f_bavail) * static_cast<int64_t>(disk.f_frsize);
@@ -150,7 +152,7 @@ absl::Status Spool::CheckRoom() const {
                                                    " bytes left; disk_free_min is ", options_.disk_free_min));
 }
 
-absl::StatusOr<PackedFile> Spool::Append(const std::string& job, int32_t index, std::string_view content) {
+absl::StatusOr<PackedFile> FileSpool::Append(const std::string& job, int32_t index, std::string_view content) {
   if (static_cast<int64_t>(content.size()) > kFileBytesMax) return absl::InvalidArgumentError("the file is too large");
   TURBOFLEET_RETURN_IF_ERROR(CheckRoom());
   TURBOFLEET_ASSIGN_OR_RETURN(const PackList::iterator pack, PackFor(job, kHeaderBytes + content.size()));
@@ -166,7 +168,7 @@ absl::StatusOr<PackedFile> Spool::Append(const std::string& job, int32_t index, 
   return PackedFile{.pack = pack->name, .offset = offset, .length = length, .crc32c = crc32c};
 }
 
-absl::Status Spool::Sync() {
+absl::Status FileSpool::Sync() {
   for (Pack& pack : packs_) {
     if (!pack.dirty) continue;
     if (::fdatasync(pack.fd) != 0) return WriteError(errno, PathOf(pack.name));
@@ -181,7 +183,7 @@ absl::Status Spool::Sync() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> Spool::Read(const PackedFile& file) const {
+absl::StatusOr<std::string> FileSpool::Read(const PackedFile& file) const {
   const std::string path = PathOf(file.pack);
   if (file.offset < static_cast<int64_t>(kHeaderBytes) || file.length < 0 || file.length > kFileBytesMax) {
     return absl::DataLossError(absl::StrCat(path, ": no record can be at ", file.offset));
@@ -207,31 +209,31 @@ absl::StatusOr<std::string> Spool::Read(const PackedFile& file) const {
   return record;
 }
 
-void Spool::Forget(PackList::iterator pack) {
+void FileSpool::Forget(PackList::iterator pack) {
   ::close(pack->fd);
   by_job_.erase(pack->job);
   packs_.erase(pack);
 }
 
-void Spool::Seal(const std::string& pack) {
+void FileSpool::Seal(const std::string& pack) {
   const auto open = std::find_if(packs_.begin(), packs_.end(), [&](const Pack& other) { return other.name == pack; });
   if (open != packs_.end()) Forget(open);
 }
 
-void Spool::RemovePack(const std::string& pack) {
+void FileSpool::RemovePack(const std::string& pack) {
   Seal(pack);
   std::error_code ignored;
   fs::remove(PathOf(pack), ignored);
 }
 
-void Spool::RemoveJob(const std::string& job) {
+void FileSpool::RemoveJob(const std::string& job) {
   if (job.empty() || job.find('/') != std::string::npos) return;
   if (const auto open = by_job_.find(job); open != by_job_.end()) Forget(open->second);
   std::error_code ignored;
   fs::remove_all(absl::StrCat(options_.folder, "/", job), ignored);
 }
 
-std::set<std::string> Spool::Jobs() const {
+std::set<std::string> FileSpool::Jobs() const {
   std::set<std::string> jobs;
   std::error_code error;
   for (fs::directory_iterator entry(options_.folder, error), end; !error && entry != end; entry.increment(error)) {
