@@ -332,10 +332,7 @@ void Dispatcher::JobReleased(const JobRecord& record, int64_t bytes) {
 }
 
 void Dispatcher::JobDeleted(const JobRecord& record) {
-  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    durable_->Released(record, record.bytes_retained, outbox);
-    durable_->Deleted(record.id, outbox);
-  });
+  Enter([&](Outbox& outbox) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { durable_->Deleted(record, outbox); });
 }
 
 bool Dispatcher::WaitsForRelease(const std::string& id) const {

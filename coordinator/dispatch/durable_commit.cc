@@ -34,6 +34,7 @@ struct DurableJobs::CommitBatch {
   std::vector<Uncommitted> images;
   std::vector<Group> groups;
   absl::Status spooled;
+  std::vector<std::string> gone;  // Jobs that are not in the store any more.
 
   // In the store's thread. It may be run again, so it leaves the images as they are.
   void Run(JobStore& store, Spool& spool, absl::Time now) {
@@ -47,6 +48,11 @@ struct DurableJobs::CommitBatch {
     absl::StatusOr<std::vector<absl::StatusOr<CommitReceipt>>> receipts = store.CommitAll(shards, now);
     for (size_t i = 0; i < shards.size(); ++i) {
       groups[i].receipt = receipts.ok() ? std::move((*receipts)[i]) : receipts.status();
+    }
+    gone.clear();
+    for (const Group& group : groups) {
+      const bool ended = group.receipt.has_value() && absl::IsNotFound(group.receipt->status());
+      if (ended && absl::IsNotFound(store.Find(group.job).status())) gone.push_back(group.job);
     }
   }
 
@@ -98,8 +104,23 @@ void DurableJobs::UpdateUncommittedFull() {
   UpdatePauses();
 }
 
+void DurableJobs::DropEnded() {
+  std::erase_if(uncommitted_, [this](const Uncommitted& image) {
+    if (by_id_.contains(image.job)) return false;
+    bytes_uncommitted_ -= image.bytes;
+    environment_.observer->OnLateDelivery();
+    return true;
+  });
+  UpdateUncommittedFull();
+}
+
 void DurableJobs::MaybeCommit() {
-  if (committing_ || uncommitted_.empty()) return;
+  if (committing_) return;
+  DropEnded();
+  if (uncommitted_.empty()) {
+    SetStalled(false, absl::OkStatus());
+    return;
+  }
   committing_ = true;
   const auto batch = std::make_shared<CommitBatch>();
   batch->images = std::move(uncommitted_);
@@ -115,12 +136,15 @@ void DurableJobs::MaybeCommit() {
   environment_.store->Post(
       [batch, now = environment_.clock->Now()](JobStore& store, Spool& spool) { batch->Run(store, spool, now); },
       [this, batch](const absl::Status& status) {
+        // Their pictures came into the spool after it was cleared of them.
+        for (const std::string& job : batch->gone) environment_.spool->RemoveJob(job);
         environment_.enter([&](Outbox& outbox) { Committed(*batch, status, outbox); });
       });
 }
 
 void DurableJobs::Committed(CommitBatch& batch, const absl::Status& status, Outbox& outbox) {
   committing_ = false;
+  absl::Status reason;
   std::vector<Uncommitted> again;
   for (CommitBatch::Group& group : batch.groups) {
     const bool tried = status.ok() && group.receipt.has_value();
@@ -129,7 +153,10 @@ void DurableJobs::Committed(CommitBatch& batch, const absl::Status& status, Outb
       environment_.on_fenced();
       return;
     }
-    const bool passes = absl::IsUnavailable(result) || absl::IsResourceExhausted(result) || absl::IsInternal(result);
+    // Only an answer that is durable itself ends an image.
+    const bool passes =
+        !tried || absl::IsUnavailable(result) || absl::IsResourceExhausted(result) || absl::IsInternal(result);
+    if (passes) reason = result;
     for (const size_t member : group.members) {
       Uncommitted& image = batch.images[member];
       bytes_uncommitted_ -= passes ? 0 : image.bytes;
@@ -137,7 +164,7 @@ void DurableJobs::Committed(CommitBatch& batch, const absl::Status& status, Outb
     }
     if (!passes) CommittedShard(batch, group.job, group.shard, group.members, *group.receipt, outbox);
   }
-  SetStalled(!again.empty(), status.ok() ? batch.spooled : status);
+  SetStalled(!again.empty(), reason);
   // Those that wait longest go first.
   uncommitted_.insert(uncommitted_.begin(), std::make_move_iterator(again.begin()),
                       std::make_move_iterator(again.end()));
@@ -150,11 +177,10 @@ void DurableJobs::SetStalled(bool stalled, const absl::Status& reason) {
   if (stalled == stalled_) return;
   stalled_ = stalled;
   if (stalled) {
-    environment_.logger->Error("results cannot be written: durable jobs wait", {{"error", reason.ToString()}});
+    environment_.logger->Error("results cannot be written: they wait", {{"error", reason.ToString()}});
   } else {
     environment_.logger->Info("results can be written again", {});
   }
-  UpdatePauses();
 }
 
 void DurableJobs::CommittedShard(const CommitBatch& batch, const std::string& job_id, int32_t number,
@@ -163,10 +189,14 @@ void DurableJobs::CommittedShard(const CommitBatch& batch, const std::string& jo
   const auto id = by_id_.find(job_id);
   if (!receipt.ok()) {
     // The job has ended meanwhile, or the shard belongs to another coordinator now.
-    environment_.observer->OnLateDelivery();
-    if (id != by_id_.end() && absl::IsFailedPrecondition(receipt.status())) {
-      DropShard(id->second, jobs_.find(id->second)->second, number);
-    }
+    for (size_t i = 0; i < members.size(); ++i) environment_.observer->OnLateDelivery();
+    if (id == by_id_.end()) return;
+    Job& job = jobs_.find(id->second)->second;
+    environment_.logger->Warning(
+        "results are not wanted",
+        {{"job", job.record.spec->name}, {"shard", number}, {"error", receipt.status().ToString()}});
+    doubtful_ = true;
+    DropShard(id->second, job, number);
     return;
   }
   for (size_t i = 0; i < members.size(); ++i) {
@@ -181,12 +211,18 @@ void DurableJobs::CommittedShard(const CommitBatch& batch, const std::string& jo
   }
   if (id == by_id_.end()) return;
   Job& job = jobs_.find(id->second)->second;
-  if (const auto shard = job.shards.find(number); shard != job.shards.end()) {
-    shard->second.left -= static_cast<int32_t>(members.size());
-    if (shard->second.left == 0) job.shards.erase(shard);
+  // Images that ended under an earlier claim of the shard may be queued again.
+  for (const size_t member : members) {
+    const ImageId image = {.job = id->second, .index = batch.images[member].image.index};
+    if (EndsNow(image)) Add(environment_.scheduler->DropImages(image.job, image.index, 1));
   }
-  Update(id->second, receipt->job, outbox);
-  if (const auto still = jobs_.find(id->second); still != jobs_.end()) MaybeClaim(still->first, still->second);
+  if (receipt->shard_done) DropShard(id->second, job, number);
+  const JobId job_now = id->second;
+  Update(job_now, receipt->job, outbox);
+  if (const auto still = jobs_.find(job_now); still != jobs_.end()) {
+    MaybeClaim(job_now, still->second);
+    MaybeRest(job_now, still->second);
+  }
 }
 
 }  // namespace turbofleet

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/status.h"
 
 namespace turbofleet {
 namespace {
@@ -36,7 +37,8 @@ struct DurableJobs::ClaimedShards {
     std::vector<std::string> prompts;
   };
   absl::Status status;
-  std::string input;  // The start picture, if the job needs one that is not held.
+  std::vector<int32_t> given_back;  // Before the claim.
+  std::string input;                // The start picture, if the job needs one that is not held.
   std::vector<WithPrompts> shards;
 };
 
@@ -95,9 +97,10 @@ void DurableJobs::Start(const JobRecord& record, Outbox& outbox) {
                                   .model_digest = record.spec->model_digest,
                                   .shape = record.spec->shape},
                                  environment_.clock->Now());
-  tenant.closed.emplace(record.spec->job_class, record.create_time, id);
+  Line& line = LineOf(job);
+  line.closed.emplace(record.create_time, id);
   UpdatePause(id, job);
-  OpenJobs(tenant);
+  OpenJobs(line);
 }
 
 void DurableJobs::Remove(JobId id) {
@@ -105,8 +108,10 @@ void DurableJobs::Remove(JobId id) {
   Job& job = found->second;
   const std::string tenant_name = job.record.spec->tenant;
   Tenant& tenant = tenants_[tenant_name];
-  if (job.open) CloseJob(job);
-  tenant.closed.erase({job.record.spec->job_class, job.record.create_time, id});
+  Line& line = LineOf(job);
+  if (job.open) CloseJob(id, job);
+  if (job.resting) resting_.erase({job.claim_again, id});
+  line.closed.erase({job.record.create_time, id});
   --tenant.jobs_running;
   tenant.images_waiting -= ImagesLeft(job.record);
   images_waiting_ -= ImagesLeft(job.record);
@@ -115,13 +120,45 @@ void DurableJobs::Remove(JobId id) {
   if (job.input_held) environment_.release_input(job.record.spec->init_image_sha256);
   Add(environment_.scheduler->Cancel(id));
   jobs_.erase(found);
-  OpenJobs(tenant);
+  OpenJobs(line);
+  ForgetIfUnused(tenant_name);
+}
+
+void DurableJobs::ForgetIfUnused(const std::string& name) {
+  const auto tenant = tenants_.find(name);
+  if (tenant == tenants_.end() || tenant->second.jobs_running > 0 || tenant->second.bytes_retained != 0) return;
+  tenants_.erase(tenant);
+}
+
+void DurableJobs::CountBytes(Tenant& tenant, int64_t bytes) {
+  tenant.bytes_retained += bytes;
+  bytes_retained_ += bytes;
+  const bool tenant_full = tenant.bytes_retained >= options_.bytes_retained_per_tenant_max;
+  const bool full = bytes_retained_ >= options_.bytes_retained_max;
+  room_changed_ = room_changed_ || tenant_full != tenant.full || full != full_;
+  tenant.full = tenant_full;
+  full_ = full;
+}
+
+bool DurableJobs::RoomChanged() { return std::exchange(room_changed_, false); }
+
+void DurableJobs::SetRecord(Job& job, const JobRecord& record) {
+  Tenant& tenant = tenants_[job.record.spec->tenant];
+  const int64_t waiting = ImagesLeft(record) - ImagesLeft(job.record);
+  tenant.images_waiting += waiting;
+  images_waiting_ += waiting;
+  CountBytes(tenant, record.bytes_retained - job.record.bytes_retained);
+  // The description stays the one object that batches refer to.
+  std::shared_ptr<const JobSpec> spec = std::move(job.record.spec);
+  job.record = record;
+  job.record.spec = std::move(spec);
 }
 
 void DurableJobs::Ended(const JobRecord& record, Outbox& outbox) {
   const auto found = by_id_.find(record.id);
   if (found != by_id_.end()) {
-    const Job& job = jobs_.find(found->second)->second;
+    Job& job = jobs_.find(found->second)->second;
+    SetRecord(job, record);
     const int64_t left = record.spec->ImageCount() - record.LastSequence();
     if (left > 0) environment_.observer->OnImagesCancelled(*job.record.spec, left);
     environment_.logger->Info("job ended", {{"job", record.spec->name},
@@ -131,49 +168,55 @@ void DurableJobs::Ended(const JobRecord& record, Outbox& outbox) {
     Remove(found->second);
   }
   Tell(record, outbox);
+  if (RoomChanged()) UpdatePauses();
+}
+
+void DurableJobs::Gone(const std::string& id, Outbox& outbox) {
+  const auto found = by_id_.find(id);
+  if (found != by_id_.end()) {
+    JobRecord record = jobs_.find(found->second)->second.record;
+    record.state = JobState::kCancelled;
+    record.bytes_retained = 0;
+    Ended(record, outbox);
+  }
+  EndFollowersOf(id, outbox);
 }
 
 void DurableJobs::Update(JobId id, const JobRecord& record, Outbox& outbox) {
   Job& job = jobs_.find(id)->second;
-  Tenant& tenant = tenants_[record.spec->tenant];
-  const int64_t waiting = ImagesLeft(record) - ImagesLeft(job.record);
-  const int64_t bytes = record.bytes_retained - job.record.bytes_retained;
-  tenant.images_waiting += waiting;
-  images_waiting_ += waiting;
-  tenant.bytes_retained += bytes;
-  bytes_retained_ += bytes;
-  // The description stays the one object that batches refer to.
-  std::shared_ptr<const JobSpec> spec = std::move(job.record.spec);
-  job.record = record;
-  job.record.spec = std::move(spec);
   if (record.state != JobState::kRunning) {
-    // With its end the job goes, and its record with it.
-    Ended(JobRecord(job.record), outbox);
+    Ended(record, outbox);
     return;
   }
+  SetRecord(job, record);
   UpdatePause(id, job);
   Tell(job.record, outbox);
+  if (RoomChanged()) UpdatePauses();
 }
 
 void DurableJobs::Released(const JobRecord& record, int64_t bytes, Outbox& outbox) {
   const auto found = by_id_.find(record.id);
   if (found != by_id_.end()) {
     Update(found->second, record, outbox);
-  } else {
-    bytes_retained_ -= bytes;
-    tenants_[record.spec->tenant].bytes_retained -= bytes;
+    return;
   }
-  UpdatePauses();
+  CountBytes(tenants_[record.spec->tenant], -bytes);
+  ForgetIfUnused(record.spec->tenant);
+  if (RoomChanged()) UpdatePauses();
 }
 
 void DurableJobs::SetUsage(const std::map<std::string, TenantUsage>& usage) {
-  bytes_retained_ = 0;
-  for (auto& [name, tenant] : tenants_) tenant.bytes_retained = 0;
-  for (const auto& [name, held] : usage) {
-    tenants_[name].bytes_retained = held.bytes_retained;
-    bytes_retained_ += held.bytes_retained;
+  for (auto& [name, tenant] : tenants_) {
+    if (!usage.contains(name)) CountBytes(tenant, -tenant.bytes_retained);
   }
-  UpdatePauses();
+  for (const auto& [name, held] : usage) {
+    Tenant& tenant = tenants_[name];
+    CountBytes(tenant, held.bytes_retained - tenant.bytes_retained);
+  }
+  std::erase_if(tenants_, [](const auto& tenant) {
+    return tenant.second.jobs_running == 0 && tenant.second.bytes_retained == 0;
+  });
+  if (RoomChanged()) UpdatePauses();
 }
 
 const JobRecord* DurableJobs::Find(const std::string& id) const {
@@ -189,44 +232,67 @@ bool DurableJobs::WaitsForRelease(const std::string& id) const {
 // ---------------------------------------------------------------------------------------------------------------------
 // Open jobs and their shards
 
-void DurableJobs::OpenJobs(Tenant& tenant) {
-  while (!draining_ && tenant.jobs_open < options_.jobs_open_per_tenant_max && !tenant.closed.empty()) {
-    const JobId id = std::get<JobId>(*tenant.closed.begin());
-    tenant.closed.erase(tenant.closed.begin());
+DurableJobs::Line& DurableJobs::LineOf(const Job& job) {
+  const JobSpec& spec = *job.record.spec;
+  return tenants_[spec.tenant].lines[{spec.job_class, spec.model_digest}];
+}
+
+void DurableJobs::OpenJobs(Line& line) {
+  while (!draining_ && line.open < options_.jobs_open_per_tenant_max && !line.closed.empty()) {
+    const JobId id = line.closed.begin()->second;
+    line.closed.erase(line.closed.begin());
     Job& job = jobs_.find(id)->second;
     job.open = true;
-    ++tenant.jobs_open;
+    ++line.open;
+    open_.insert(id);
     MaybeClaim(id, job);
   }
 }
 
-void DurableJobs::CloseJob(Job& job) {
+void DurableJobs::CloseJob(JobId id, Job& job) {
   job.open = false;
-  --tenants_[job.record.spec->tenant].jobs_open;
+  --LineOf(job).open;
+  open_.erase(id);
+}
+
+void DurableJobs::MaybeRest(JobId id, Job& job) {
+  if (!job.open || job.claiming || !job.exhausted || environment_.scheduler->Queued(id) > 0) return;
+  CloseJob(id, job);
+  job.resting = true;
+  resting_.emplace(job.claim_again, id);
+  OpenJobs(LineOf(job));
+}
+
+void DurableJobs::WakeJobs(absl::Time now) {
+  while (!resting_.empty() && resting_.begin()->first <= now) {
+    const JobId id = resting_.begin()->second;
+    resting_.erase(resting_.begin());
+    Job& job = jobs_.find(id)->second;
+    job.resting = false;
+    Line& line = LineOf(job);
+    if (!job.full) line.closed.emplace(job.record.create_time, id);
+    OpenJobs(line);
+  }
 }
 
 void DurableJobs::UpdatePause(JobId id, Job& job) {
-  const std::string& name = job.record.spec->tenant;
-  Tenant& tenant = tenants_[name];
-  const bool full =
-      job.record.bytes_retained >= options_.bytes_retained_per_job_max ||
-      (job.record.bytes_retained > 0 && (tenant.bytes_retained >= options_.bytes_retained_per_tenant_max ||
-                                         bytes_retained_ >= options_.bytes_retained_max));
+  const bool full = job.record.bytes_retained >= options_.bytes_retained_per_job_max ||
+                    (job.record.bytes_retained > 0 && (tenants_[job.record.spec->tenant].full || full_));
   if (full != job.full) {
     job.full = full;
-    const auto turn = std::tuple(job.record.spec->job_class, job.record.create_time, id);
-    if (!full) {
-      tenant.closed.insert(turn);
+    Line& line = LineOf(job);
+    if (!full && !job.resting) {
+      line.closed.emplace(job.record.create_time, id);
     } else if (job.open) {
-      CloseJob(job);
+      CloseJob(id, job);
     } else {
-      tenant.closed.erase(turn);
+      line.closed.erase({job.record.create_time, id});
     }
     environment_.logger->Info(full ? "job waits for a release" : "job goes on",
                               {{"job", job.record.spec->name}, {"bytes", job.record.bytes_retained}});
-    OpenJobs(tenant);
+    OpenJobs(line);
   }
-  environment_.scheduler->SetPaused(id, full || stalled_ || draining_ || uncommitted_full_);
+  environment_.scheduler->SetPaused(id, full || draining_ || uncommitted_full_);
 }
 
 void DurableJobs::UpdatePauses() {
@@ -242,36 +308,39 @@ void DurableJobs::MaybeClaim(JobId id, Job& job) {
   const auto count = static_cast<int32_t>(std::min<int64_t>(wanted, options_.shards_claimed_max));
   job.claiming = true;
   const auto claimed = std::make_shared<ClaimedShards>();
-  const std::string& sha256 = job.record.spec->init_image_sha256;
-  const bool needs_input = !sha256.empty() && !job.input_held;
+  claimed->given_back = std::exchange(job.give_back, {});
+  const bool needs_input = !job.record.spec->init_image_sha256.empty() && !job.input_held;
   environment_.store->Post(
-      [claimed, count, needs_input, record_id = job.record.id, spec = job.record.spec](JobStore& store, Spool&) {
-        *claimed = Claim(store, record_id, *spec, count, needs_input);
+      [claimed, count, needs_input, record = job.record](JobStore& store, Spool&) {
+        *claimed = Claim(store, record, claimed->given_back, count, needs_input);
       },
       [this, id, claimed](const absl::Status& status) {
-        environment_.enter([&](Outbox&) { Claimed(id, *claimed, status.ok() ? claimed->status : status); });
+        environment_.enter([&](Outbox&) { Claimed(id, *claimed, status); });
       });
 }
 
-DurableJobs::ClaimedShards DurableJobs::Claim(JobStore& store, const std::string& id, const JobSpec& spec,
-                                              int32_t count, bool needs_input) {
+DurableJobs::ClaimedShards DurableJobs::Claim(JobStore& store, const JobRecord& job,
+                                              const std::vector<int32_t>& give_back, int32_t count, bool needs_input) {
   ClaimedShards claimed;
+  claimed.given_back = give_back;
   if (needs_input) {
-    absl::StatusOr<std::string> input = store.ReadInput(spec.init_image_sha256);
+    absl::StatusOr<std::string> input = store.ReadInput(job.spec->init_image_sha256);
     claimed.status = input.status();
     if (!input.ok()) return claimed;
     claimed.input = *std::move(input);
   }
-  absl::StatusOr<std::vector<ClaimedShard>> shards = store.Claim(id, count);
+  if (!give_back.empty()) claimed.status = store.Unclaim(job.id, give_back);
+  if (!claimed.status.ok()) return claimed;
+  absl::StatusOr<std::vector<ClaimedShard>> shards = store.Claim(job.id, count);
   claimed.status = shards.status();
   if (!shards.ok()) return claimed;
   for (ClaimedShard& shard : *shards) {
-    const int32_t first_prompt = spec.PromptIndexOf(shard.first);
-    const int32_t prompts = spec.PromptIndexOf(shard.first + shard.count - 1) - first_prompt + 1;
-    absl::StatusOr<std::vector<std::string>> texts = store.ReadPrompts(id, first_prompt, prompts);
+    const int32_t first_prompt = job.spec->PromptIndexOf(shard.first);
+    const int32_t prompts = job.spec->PromptIndexOf(shard.first + shard.count - 1) - first_prompt + 1;
+    absl::StatusOr<std::vector<std::string>> texts = store.ReadPrompts(job.id, first_prompt, prompts);
     if (!texts.ok()) {
       claimed.status = texts.status();
-      store.Unclaim(id, {shard.number}).IgnoreError();
+      store.Unclaim(job.id, {shard.number}).IgnoreError();
       continue;
     }
     claimed.shards.push_back({std::move(shard), first_prompt, *std::move(texts)});
@@ -279,17 +348,18 @@ DurableJobs::ClaimedShards DurableJobs::Claim(JobStore& store, const std::string
   return claimed;
 }
 
-void DurableJobs::Claimed(JobId id, ClaimedShards& claimed, const absl::Status& status) {
-  const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return;  // It has ended meanwhile, and its shards with it.
-  Job& job = found->second;
-  job.claiming = false;
+void DurableJobs::Claimed(JobId id, ClaimedShards& claimed, const absl::Status& transaction) {
+  const absl::Status status = transaction.ok() ? claimed.status : transaction;
   if (absl::IsAborted(status)) {
     environment_.on_fenced();
     return;
   }
-  bool usable = true;
-  if (!claimed.input.empty()) {
+  const auto found = jobs_.find(id);
+  if (found == jobs_.end()) return;  // It has ended meanwhile, and its shards with it.
+  Job& job = found->second;
+  job.claiming = false;
+  bool usable = transaction.ok();
+  if (usable && !claimed.input.empty()) {
     const absl::Status held = environment_.hold_input(job.record.spec->init_image_sha256, std::move(claimed.input));
     job.input_held = usable = held.ok();
   }
@@ -297,31 +367,52 @@ void DurableJobs::Claimed(JobId id, ClaimedShards& claimed, const absl::Status& 
   job.claim_again = environment_.clock->Now() + kClaimRetryInterval;
   if (!status.ok()) {
     environment_.logger->Warning("cannot claim", {{"job", job.record.spec->name}, {"error", status.ToString()}});
+    // Either it has ended without our knowing, or what was to be given back has not been.
+    doubtful_ = doubtful_ || absl::IsNotFound(status);
+    job.give_back = std::move(claimed.given_back);
   }
+  usable = usable && !draining_;
   std::vector<int32_t> unusable;
-  for (ClaimedShards::WithPrompts& with : claimed.shards) {
-    const ClaimedShard& shard = with.shard;
-    if (!usable || draining_) {
-      unusable.push_back(shard.number);
-      continue;
+  for (size_t i = 0; i < claimed.shards.size(); ++i) {
+    if (usable) {
+      AddShard(id, job, claimed, i);
+    } else {
+      unusable.push_back(claimed.shards[i].shard.number);
     }
-    Shard& ours = job.shards[shard.number];
-    ours = {.first = shard.first,
-            .first_prompt = with.first_prompt,
-            .prompts = std::move(with.prompts),
-            .ended = std::vector<bool>(shard.count),
-            .left = shard.count - static_cast<int32_t>(shard.ended.size())};
-    for (const int32_t index : shard.ended) ours.ended[index - shard.first] = true;
-    environment_.scheduler->AddImages(id, shard.first, shard.count, shard.ended, environment_.clock->Now());
   }
-  if (!unusable.empty()) Unclaim(job.record.id, std::move(unusable));
+  if (!transaction.ok()) {
+    // They may be ours all the same.
+    job.give_back.insert(job.give_back.end(), unusable.begin(), unusable.end());
+  } else if (!unusable.empty()) {
+    Unclaim(job.record.id, unusable);
+  }
   MaybeClaim(id, job);
+  MaybeRest(id, job);
 }
 
-void DurableJobs::Unclaim(const std::string& id, std::vector<int32_t> shards) {
-  environment_.store->Post(
-      [id, shards = std::move(shards)](JobStore& store, Spool&) { store.Unclaim(id, shards).IgnoreError(); },
-      [](const absl::Status&) {});
+void DurableJobs::AddShard(JobId id, Job& job, ClaimedShards& claimed, size_t position) {
+  ClaimedShards::WithPrompts& with = claimed.shards[position];
+  const ClaimedShard& shard = with.shard;
+  Shard& ours = job.shards[shard.number];
+  ours = {.first = shard.first,
+          .first_prompt = with.first_prompt,
+          .prompts = std::move(with.prompts),
+          .ended = std::vector<bool>(shard.count)};
+  for (const int32_t index : shard.ended) ours.ended[index - shard.first] = true;
+  environment_.scheduler->AddImages(id, shard.first, shard.count, shard.ended, environment_.clock->Now());
+}
+
+void DurableJobs::Unclaim(const std::string& id, const std::vector<int32_t>& shards) {
+  environment_.store->Post([id, shards](JobStore& store, Spool&) { store.Unclaim(id, shards).IgnoreError(); },
+                           [this, id, shards](const absl::Status& status) {
+                             if (status.ok()) return;
+                             environment_.enter([&](Outbox&) {
+                               const auto found = by_id_.find(id);
+                               if (found == by_id_.end()) return;
+                               std::vector<int32_t>& give_back = jobs_.find(found->second)->second.give_back;
+                               give_back.insert(give_back.end(), shards.begin(), shards.end());
+                             });
+                           });
 }
 
 void DurableJobs::UnclaimAll() {
@@ -329,15 +420,13 @@ void DurableJobs::UnclaimAll() {
     if (job.shards.empty()) continue;
     std::vector<int32_t> shards;
     for (const auto& [number, shard] : job.shards) shards.push_back(number);
-    Unclaim(job.record.id, std::move(shards));
+    Unclaim(job.record.id, shards);
   }
 }
 
 void DurableJobs::DropShard(JobId id, Job& job, int32_t number) {
   const auto shard = job.shards.find(number);
   if (shard == job.shards.end()) return;
-  environment_.logger->Warning("shard went to another coordinator",
-                               {{"job", job.record.spec->name}, {"shard", number}});
   Add(environment_.scheduler->DropImages(id, shard->second.first, static_cast<int32_t>(shard->second.ended.size())));
   job.shards.erase(shard);
 }
@@ -392,7 +481,16 @@ void DurableJobs::Tell(const JobRecord& record, Outbox& outbox) {
   for (auto entry = first; entry != last; ++entry) outbox.To(entry->second).PostRecord(record, waits);
 }
 
-void DurableJobs::Deleted(const std::string& id, Outbox& outbox) {
+void DurableJobs::Deleted(const JobRecord& record, Outbox& outbox) {
+  // It has ended, though perhaps nobody told us.
+  Ended(record, outbox);
+  CountBytes(tenants_[record.spec->tenant], -record.bytes_retained);
+  ForgetIfUnused(record.spec->tenant);
+  EndFollowersOf(record.id, outbox);
+  if (RoomChanged()) UpdatePauses();
+}
+
+void DurableJobs::EndFollowersOf(const std::string& id, Outbox& outbox) {
   const auto [first, last] = followers_.equal_range(id);
   for (auto entry = first; entry != last; ++entry) {
     outbox.To(entry->second)
@@ -423,18 +521,26 @@ void DurableJobs::Drain() {
 
 void DurableJobs::Tick(absl::Time now) {
   if (!uncommitted_.empty() && now >= commit_again_) MaybeCommit();
-  for (auto& [name, tenant] : tenants_) OpenJobs(tenant);
-  for (auto& [id, job] : jobs_) MaybeClaim(id, job);
+  WakeJobs(now);
+  // A copy, because those that rest make room for others.
+  const std::vector<JobId> open(open_.begin(), open_.end());
+  for (const JobId id : open) {
+    Job& job = jobs_.find(id)->second;
+    MaybeClaim(id, job);
+    MaybeRest(id, job);
+  }
   ExpireJobs(now);
-  if (draining_) return;
-  DeleteDue(now);
-  if (environment_.shared) Poll(now);
+  // Also when draining: the others must know that this coordinator lives.
+  Poll(now);
+  if (!draining_) DeleteDue(now);
 }
 
 void DurableJobs::ExpireJobs(absl::Time now) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    const std::string id = jobs_.find(deadlines_.begin()->second)->second.record.id;
+    const auto job = jobs_.find(deadlines_.begin()->second);
     deadlines_.erase(deadlines_.begin());
+    if (job == jobs_.end()) continue;
+    const std::string id = job->second.record.id;
     const auto ended = std::make_shared<absl::StatusOr<JobRecord>>(absl::UnknownError("not run"));
     environment_.store->Post(
         [ended, id, now](JobStore& store, Spool&) { *ended = store.End(id, JobState::kExpired, now); },
@@ -442,6 +548,8 @@ void DurableJobs::ExpireJobs(absl::Time now) {
           environment_.enter([&](Outbox& outbox) {
             if (status.ok() && ended->ok()) {
               Ended(**ended, outbox);
+            } else if (status.ok() && absl::IsNotFound(ended->status())) {
+              Gone(id, outbox);
             } else if (const auto found = by_id_.find(id); found != by_id_.end()) {
               deadlines_.emplace(now + kClaimRetryInterval, found->second);  // The store is away: again later.
             }
@@ -476,8 +584,7 @@ void DurableJobs::DeleteDue(absl::Time now) {
           deleting_ = false;
           if (!status.ok()) return;
           for (const JobRecord& record : due->deleted) {
-            Released(record, record.bytes_retained, outbox);
-            Deleted(record.id, outbox);
+            Deleted(record, outbox);
           }
         });
       });
@@ -486,65 +593,86 @@ void DurableJobs::DeleteDue(absl::Time now) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Other coordinators on the same store
 
+// What is of interest here, at one moment.
+struct DurableJobs::StoreView {
+  std::vector<JobRecord> running;
+  std::vector<JobRecord> ended;   // Of those that were known here.
+  std::vector<std::string> gone;  // The same.
+  std::map<std::string, TenantUsage> usage;
+};
+
 void DurableJobs::Poll(absl::Time now) {
+  const int64_t failed = environment_.store->failed();
   if (polling_ || now < poll_again_) return;
+  if (!environment_.shared && !doubtful_ && failed == failed_seen_) return;
   polling_ = true;
+  doubtful_ = false;
   poll_again_ = now + options_.poll_interval;
-  struct Answers {
-    absl::Status fence;
-    std::vector<JobRecord> running;
-    std::vector<JobRecord> followed;
-    std::map<std::string, TenantUsage> usage;
-  };
-  const auto answers = std::make_shared<Answers>();
-  std::set<std::string> followed;
-  for (const auto& [id, follower] : followers_) followed.insert(id);
-  for (const auto& [id, job] : by_id_) followed.insert(id);
-  environment_.store->Post(
-      [answers, followed](JobStore& store, Spool&) {
-        *answers = {};
-        answers->fence = store.Renew();
-        if (!answers->fence.ok()) return;
-        answers->fence = store.TakeOverFromDead().status();
-        std::string after;
-        while (true) {
-          absl::StatusOr<std::vector<JobRecord>> page = store.ListRunning(after, kPageJobs);
-          if (!page.ok() || page->empty()) break;
-          after = page->back().id;
-          for (JobRecord& record : *page) answers->running.push_back(std::move(record));
-          if (answers->running.size() % kPageJobs != 0) break;
-        }
-        std::set<std::string> running;
-        for (const JobRecord& record : answers->running) running.insert(record.id);
-        for (const std::string& id : followed) {
-          if (running.contains(id)) continue;
-          absl::StatusOr<JobRecord> record = store.Find(id);
-          if (record.ok()) answers->followed.push_back(*std::move(record));
-        }
-        if (absl::StatusOr<std::map<std::string, TenantUsage>> usage = store.Usage(); usage.ok()) {
-          answers->usage = *std::move(usage);
-        }
-      },
-      [this, answers](const absl::Status& status) {
-        environment_.enter([&](Outbox& outbox) {
-          polling_ = false;
-          if (!status.ok()) return;
-          if (absl::IsAborted(answers->fence)) {
-            environment_.on_fenced();
-            return;
-          }
-          for (const JobRecord& record : answers->running) {
-            const auto found = by_id_.find(record.id);
-            if (found == by_id_.end()) {
-              Start(record, outbox);
-            } else if (record.LastSequence() >= jobs_.find(found->second)->second.record.LastSequence()) {
-              Update(found->second, record, outbox);
-            }
-          }
-          for (const JobRecord& record : answers->followed) Ended(record, outbox);
-          SetUsage(answers->usage);
-        });
-      });
+  std::set<std::string> known;
+  for (const auto& [id, follower] : followers_) known.insert(id);
+  for (const auto& [id, job] : by_id_) known.insert(id);
+  const auto view = std::make_shared<absl::StatusOr<StoreView>>(absl::UnknownError("not run"));
+  environment_.store->Post([view, known](JobStore& store, Spool&) { *view = LookAtStore(store, known); },
+                           [this, view, failed](const absl::Status& status) {
+                             environment_.enter([&](Outbox& outbox) {
+                               polling_ = false;
+                               if (!status.ok()) *view = status;
+                               if (view->ok()) failed_seen_ = failed;
+                               Polled(*view, outbox);
+                             });
+                           });
+}
+
+absl::StatusOr<DurableJobs::StoreView> DurableJobs::LookAtStore(JobStore& store, const std::set<std::string>& known) {
+  TURBOFLEET_RETURN_IF_ERROR(store.Renew());
+  if (store.shared()) TURBOFLEET_RETURN_IF_ERROR(store.TakeOverFromDead().status());
+  StoreView view;
+  std::set<std::string> running;
+  std::string after;
+  while (true) {
+    TURBOFLEET_ASSIGN_OR_RETURN(std::vector<JobRecord> page, store.ListRunning(after, kPageJobs));
+    for (JobRecord& record : page) {
+      after = record.id;
+      running.insert(record.id);
+      view.running.push_back(std::move(record));
+    }
+    if (static_cast<int32_t>(page.size()) < kPageJobs) break;
+  }
+  for (const std::string& id : known) {
+    if (running.contains(id)) continue;
+    absl::StatusOr<JobRecord> record = store.Find(id);
+    if (record.ok()) {
+      view.ended.push_back(*std::move(record));
+    } else if (absl::IsNotFound(record.status())) {
+      view.gone.push_back(id);
+    } else {
+      return record.status();
+    }
+  }
+  TURBOFLEET_ASSIGN_OR_RETURN(view.usage, store.Usage());
+  return view;
+}
+
+void DurableJobs::Polled(const absl::StatusOr<StoreView>& view, Outbox& outbox) {
+  if (absl::IsAborted(view.status())) {
+    environment_.on_fenced();
+    return;
+  }
+  if (!view.ok()) {
+    doubtful_ = true;
+    return;
+  }
+  for (const JobRecord& record : view->running) {
+    const auto found = by_id_.find(record.id);
+    if (found == by_id_.end()) {
+      Start(record, outbox);
+    } else if (record.LastSequence() >= jobs_.find(found->second)->second.record.LastSequence()) {
+      Update(found->second, record, outbox);
+    }
+  }
+  for (const JobRecord& record : view->ended) Ended(record, outbox);
+  for (const std::string& id : view->gone) Gone(id, outbox);
+  SetUsage(view->usage);
 }
 
 }  // namespace turbofleet

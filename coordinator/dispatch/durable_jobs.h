@@ -30,10 +30,13 @@ namespace turbofleet {
 // Keeps the scheduler supplied with shards of the jobs that the store has, and brings what workers make of them into
 // the store. Nothing that it tells a follower, or the store's readers, is not durable.
 //
-// A job is open while shards of it are claimed; a tenant has so many jobs open at a time, the oldest of each class
-// first. A job whose pictures fill the room that it may have is paused until its client releases some. While the store
-// cannot take what is made, all durable jobs are paused, what workers deliver meanwhile is kept, and the commit is
-// tried again.
+// A job is open while it has shards to claim and room to do so; a tenant has so many jobs of a class and model open at
+// a time, the oldest first. A job whose pictures fill the room that it may have is paused until its client releases
+// some. While the store cannot take what is made, workers go on with what is claimed, what they deliver is kept, up to
+// bytes_uncommitted_max, and the commit is tried again.
+//
+// When a transaction fails nobody knows whether it has become durable. So commits are repeated, shards that such a
+// claim may have brought are given back before the next one, and what clients may have done is looked up.
 //
 // Thread-compatible: Dispatcher holds the one lock around it, also when the store answers.
 class DurableJobs {
@@ -42,8 +45,8 @@ class DurableJobs {
     int64_t jobs_running_max = 100'000;
     int64_t jobs_running_per_tenant_max = 10'000;
     int64_t images_waiting_per_tenant_max = 1'000'000'000;  // Of all running jobs of a tenant.
-    int32_t jobs_open_per_tenant_max = 16;
-    int32_t shards_claimed_max = 16;  // At once, of one job.
+    int32_t jobs_open_per_tenant_max = 16;                  // Of each class and model.
+    int32_t shards_claimed_max = 16;                        // At once, of one job.
     int64_t bytes_retained_max = int64_t{64} << 30;
     int64_t bytes_retained_per_tenant_max = int64_t{32} << 30;
     int64_t bytes_retained_per_job_max = int64_t{16} << 30;
@@ -83,7 +86,7 @@ class DurableJobs {
   // So many bytes of a job's pictures were given up.
   void Released(const JobRecord& record, int64_t bytes, Outbox& outbox);
   // A job that had ended is gone.
-  void Deleted(const std::string& id, Outbox& outbox);
+  void Deleted(const JobRecord& record, Outbox& outbox);
   // What tenants hold, as the store says.
   void SetUsage(const std::map<std::string, TenantUsage>& usage);
   // Nothing if the job is not running here.
@@ -134,15 +137,16 @@ class DurableJobs {
     int32_t first_prompt = 0;
     std::vector<std::string> prompts;
     std::vector<bool> ended;  // By position; decided here, perhaps not committed yet.
-    int32_t left = 0;         // Images whose end is not in the store.
   };
   struct Job {
     JobRecord record;
     std::map<int32_t, Shard> shards;  // By number.
+    std::vector<int32_t> give_back;   // Shards that may be ours in the store and are not here.
     bool open = false;
     bool claiming = false;
     bool exhausted = false;  // The store has no further shards, for now.
     absl::Time claim_again;  // Not before, while exhausted.
+    bool resting = false;    // Closed until then.
     bool input_held = false;
     bool full = false;  // It waits for a release.
   };
@@ -156,33 +160,53 @@ class DurableJobs {
   };
   struct CommitBatch;
   struct ClaimedShards;
+  struct StoreView;
+  // Jobs of one class and model, which wait for each other only.
+  struct Line {
+    int32_t open = 0;
+    std::set<std::pair<absl::Time, JobId>> closed;  // Who is opened next.
+  };
   struct Tenant {
     int64_t jobs_running = 0;
     int64_t images_waiting = 0;
     int64_t bytes_retained = 0;
-    int32_t jobs_open = 0;
-    std::set<std::tuple<JobClass, absl::Time, JobId>> closed;  // Who is opened next.
+    bool full = false;  // It may keep no further pictures.
+    std::map<std::pair<JobClass, std::string>, Line> lines;
   };
 
   void Add(const Effects& effects);
   void Remove(JobId id);
+  // The job is not in the store any more, for what reason ever.
+  void Gone(const std::string& id, Outbox& outbox);
+  // Takes over what the store says of a job, and counts the difference.
+  void SetRecord(Job& job, const JobRecord& record);
+  void CountBytes(Tenant& tenant, int64_t bytes);
+  void ForgetIfUnused(const std::string& tenant);
   // What the store says of a running job now.
   void Update(JobId id, const JobRecord& record, Outbox& outbox);
   void Tell(const JobRecord& record, Outbox& outbox);
+  void EndFollowersOf(const std::string& id, Outbox& outbox);
 
-  void OpenJobs(Tenant& tenant);
-  void CloseJob(Job& job);
+  Line& LineOf(const Job& job);
+  void OpenJobs(Line& line);
+  void CloseJob(JobId id, Job& job);
+  // Closes a job with nothing left to lease, in favour of others.
+  void MaybeRest(JobId id, Job& job);
+  void WakeJobs(absl::Time now);
+  bool RoomChanged();
   void UpdatePause(JobId id, Job& job);
   void UpdatePauses();
   void MaybeClaim(JobId id, Job& job);
-  static ClaimedShards Claim(JobStore& store, const std::string& id, const JobSpec& spec, int32_t count,
-                             bool needs_input);
+  static ClaimedShards Claim(JobStore& store, const JobRecord& job, const std::vector<int32_t>& give_back,
+                             int32_t count, bool needs_input);
   void Claimed(JobId id, ClaimedShards& claimed, const absl::Status& status);
-  void Unclaim(const std::string& id, std::vector<int32_t> shards);
+  void AddShard(JobId id, Job& job, ClaimedShards& claimed, size_t position);
+  void Unclaim(const std::string& id, const std::vector<int32_t>& shards);
   void DropShard(JobId id, Job& job, int32_t number);
 
   // durable_commit.cc
   void Keep(Uncommitted image);
+  void DropEnded();
   void UpdateUncommittedFull();
   void MaybeCommit();
   void Committed(CommitBatch& batch, const absl::Status& status, Outbox& outbox);
@@ -192,7 +216,10 @@ class DurableJobs {
 
   void ExpireJobs(absl::Time now);
   void DeleteDue(absl::Time now);
+  // Brings what is here in line with the store: others use it too, or it is in doubt what has become durable.
   void Poll(absl::Time now);
+  static absl::StatusOr<StoreView> LookAtStore(JobStore& store, const std::set<std::string>& known);
+  void Polled(const absl::StatusOr<StoreView>& view, Outbox& outbox);
 
   const Options options_;
   const Environment environment_;
@@ -201,7 +228,11 @@ class DurableJobs {
   std::map<std::string, Tenant> tenants_;
   std::multimap<std::string, std::shared_ptr<JobFollower>> followers_;
   std::set<std::pair<absl::Time, JobId>> deadlines_;
+  std::set<JobId> open_;
+  std::set<std::pair<absl::Time, JobId>> resting_;  // By claim_again.
   int64_t bytes_retained_ = 0;
+  bool full_ = false;          // Nobody may keep further pictures.
+  bool room_changed_ = false;  // Somebody's `full` has.
   int64_t images_waiting_ = 0;
   int64_t bytes_uncommitted_ = 0;
   std::vector<Uncommitted> uncommitted_;  // What the next commit takes.
@@ -212,6 +243,8 @@ class DurableJobs {
   bool uncommitted_full_ = false;
   bool deleting_ = false;
   bool polling_ = false;
+  bool doubtful_ = false;    // Something here is not as it is in the store.
+  int64_t failed_seen_ = 0;  // StoreQueue::failed().
   absl::Time delete_again_;
   absl::Time poll_again_;
   Effects effects_;

@@ -83,15 +83,25 @@ void JobDesk::Begin(JobOrder order, std::function<void(absl::StatusOr<Draft> dra
                             .spec = draft.spec,
                             .create_time = now,
                             .deadline = now + order.timeout};
+  std::vector<std::string> not_dropped;
+  {
+    absl::MutexLock lock(&mu_);
+    not_dropped.swap(not_dropped_);
+  }
   const auto result = std::make_shared<absl::Status>();
   store_->Post(
-      [record, prompts = std::move(prompts), input, result](JobStore& store, Spool&) {
+      [record, prompts = std::move(prompts), input, not_dropped, result](JobStore& store, Spool&) {
+        for (const std::string& id : not_dropped) store.DropDraft(id).IgnoreError();
         *result = store.BeginDraft(record);
         if (result->ok() && !input.empty()) *result = store.PutInput(record.spec->init_image_sha256, input);
         if (result->ok() && !prompts.empty()) *result = store.AppendPrompts(record.id, prompts);
       },
-      [draft, result, callback = std::move(callback)](const absl::Status& status) {
+      [this, draft, not_dropped, result, callback = std::move(callback)](const absl::Status& status) {
         const absl::Status begun = status.ok() ? *result : status;
+        if (!begun.ok()) DropLater(draft.id);
+        if (!status.ok()) {
+          for (const std::string& id : not_dropped) DropLater(id);
+        }
         callback(begun.ok() ? absl::StatusOr<Draft>(draft) : Explain(begun));
       });
 }
@@ -128,9 +138,10 @@ void JobDesk::Submit(const Draft& draft, const std::string& fingerprint, JobCall
   const auto result = std::make_shared<absl::StatusOr<JobRecord>>(absl::UnknownError("not run"));
   store_->Post(
       [id = draft.id, fingerprint, result](JobStore& store, Spool&) { *result = store.Submit(id, fingerprint); },
-      [this, result, callback = std::move(callback)](const absl::Status& status) {
+      [this, id = draft.id, result, callback = std::move(callback)](const absl::Status& status) {
         const absl::Status submitted = status.ok() ? result->status() : status;
         if (!submitted.ok()) {
+          DropLater(id);
           callback(Explain(submitted));
           return;
         }
@@ -141,7 +152,14 @@ void JobDesk::Submit(const Draft& draft, const std::string& fingerprint, JobCall
 
 void JobDesk::Drop(const Draft& draft) {
   store_->Post([id = draft.id](JobStore& store, Spool&) { store.DropDraft(id).IgnoreError(); },
-               [](const absl::Status&) {});
+               [this, id = draft.id](const absl::Status& status) {
+                 if (!status.ok()) DropLater(id);
+               });
+}
+
+void JobDesk::DropLater(const std::string& id) {
+  absl::MutexLock lock(&mu_);
+  not_dropped_.push_back(id);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "coordinator/dispatch/dispatcher.h"
@@ -71,6 +73,7 @@ class JobDesk {
   void Append(Draft* draft, std::vector<std::string> prompts, StatusCallback callback);
   // `fingerprint` stands for all that the client sent. ALREADY_EXISTS REQUEST_ID_REUSED. INVALID_ARGUMENT: no prompts.
   void Submit(const Draft& draft, const std::string& fingerprint, JobCallback callback);
+  // Nothing if it was submitted.
   void Drop(const Draft& draft);
 
   void Get(const std::string& tenant, const std::string& id, JobCallback callback);
@@ -89,6 +92,7 @@ class JobDesk {
   using After = std::function<void(const JobRecord& before, const JobRecord& after)>;
   void With(const std::string& tenant, const std::string& id, Change change, After after, JobCallback callback);
   JobView View(const JobRecord& record) const;
+  void DropLater(const std::string& id);
 
   const Options options_;
   Dispatcher* const dispatcher_;
@@ -96,6 +100,8 @@ class JobDesk {
   Spool* const spool_;
   const Clock* const clock_;
   const std::function<std::string()> new_id_;
+  absl::Mutex mu_;
+  std::vector<std::string> not_dropped_ ABSL_GUARDED_BY(mu_);  // Drafts that nobody wants, for when the store is back.
 };
 
 }  // namespace turbofleet

@@ -28,6 +28,11 @@ absl::StatusOr<Rows> ReadInOrder(JobStore& store, const ResultReader::Request& r
     // Only a shard that has ended to its last image leads to the next one.
     if (next == before || next % kShardImages != 0) break;
   }
+  if (rows.empty() && next < request.image_count) {
+    // Every image of a completed job has ended, so what is not there was given up.
+    TURBOFLEET_ASSIGN_OR_RETURN(const JobRecord job, store.Find(request.job));
+    if (job.state == JobState::kCompleted) return absl::OutOfRangeError("the image was released");
+  }
   return rows;
 }
 
@@ -36,7 +41,8 @@ absl::StatusOr<Rows> ReadRows(JobStore& store, const ResultReader::Request& requ
   return store.ReadResults(request.job, request.position, request.images_max);
 }
 
-std::variant<FinishedImage, UnfinishedImage> Load(const Spool& spool, bool with_content, ImageResult result) {
+absl::StatusOr<std::variant<FinishedImage, UnfinishedImage>> Load(const Spool& spool, bool with_content,
+                                                                  ImageResult result) {
   if (auto* failed = std::get_if<FailedResult>(&result.outcome)) {
     return UnfinishedImage{.index = result.index, .error = std::move(failed->error), .attempts = failed->attempts};
   }
@@ -52,6 +58,7 @@ std::variant<FinishedImage, UnfinishedImage> Load(const Spool& spool, bool with_
                             .queue_wait = packed.queue_wait};
   if (!with_content) return finished;
   absl::StatusOr<std::string> content = spool.Read(packed.file);
+  if (absl::IsUnavailable(content.status())) return content.status();
   if (!content.ok()) {
     return UnfinishedImage{.index = result.index,
                            .error = {.code = content.status().code(),
@@ -64,13 +71,18 @@ std::variant<FinishedImage, UnfinishedImage> Load(const Spool& spool, bool with_
 }
 
 // Pictures until the reader has as much as it wants at a time.
-ResultReader::Result LoadRows(const Spool& spool, const ResultReader::Request& request, Rows rows) {
+absl::StatusOr<ResultReader::Result> LoadRows(const Spool& spool, const ResultReader::Request& request, Rows rows) {
   ResultReader::Result result = {.images = {}, .position = request.position};
   int64_t bytes = 0;
   for (NumberedResult& row : rows) {
     if (bytes >= request.bytes_max) break;
-    result.position = request.ordered ? int64_t{row.result.index} + 1 : row.sequence;
-    result.images.push_back({row.sequence, Load(spool, request.with_content, std::move(row.result))});
+    const int64_t next = request.ordered ? int64_t{row.result.index} + 1 : row.sequence;
+    auto outcome = Load(spool, request.with_content, std::move(row.result));
+    // What could be read goes out; the next call tells of the rest.
+    if (!outcome.ok() && result.images.empty()) return outcome.status();
+    if (!outcome.ok()) break;
+    result.position = next;
+    result.images.push_back({row.sequence, *std::move(outcome)});
     const auto* finished = std::get_if<FinishedImage>(&result.images.back().outcome);
     if (finished != nullptr) bytes += static_cast<int64_t>(finished->picture.content.size());
   }

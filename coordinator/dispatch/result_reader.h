@@ -42,8 +42,9 @@ class ResultReader {
   ResultReader(StoreQueue* store, const Spool* spool, std::function<void(std::function<void()>)> run)
       : store_(store), spool_(spool), run_(std::move(run)) {}
 
-  // Answers once, from another thread. A picture that cannot be read back is an UnfinishedImage with PICTURE_LOST.
-  // NOT_FOUND: the job is gone. OUT_OF_RANGE: it was released.
+  // Answers once, from another thread. A picture that is not there as it was written is an UnfinishedImage with
+  // PICTURE_LOST. NOT_FOUND: the job is gone. OUT_OF_RANGE: it was released; in order that may show only after the job
+  // has completed. UNAVAILABLE: it cannot be read at present.
   void Start(const Request& request, Callback callback) const;
 
  private:

@@ -37,6 +37,10 @@ bool StoreQueue::RunOnce() {
     // Before the transaction says so, the pictures have to be where it says they are.
     return spool_->Sync();
   });
+  if (!status.ok()) {
+    absl::MutexLock lock(&mu_);
+    ++failed_;
+  }
   for (const Piece& piece : pieces) piece.done(status);
   return true;
 }
@@ -73,6 +77,11 @@ void StoreQueue::Run() {
       patience = kIdle;
     }
   }
+}
+
+int64_t StoreQueue::failed() const {
+  absl::MutexLock lock(&mu_);
+  return failed_;
 }
 
 size_t StoreQueue::waiting() const {

@@ -28,7 +28,8 @@ class StoreQueue {
   };
   // Uses the store. May be run again after a transaction that failed, so it must not consume what it holds.
   using Work = std::function<void(JobStore& store, Spool& spool)>;
-  // OK: what the work did is durable. An error: none of it has happened. Called from the store's thread; it may post.
+  // OK: what the work did is durable. An error: none of it has happened, or, after UNAVAILABLE, all of it has and
+  // nobody could tell. Called from the store's thread; it may post.
   using Done = std::function<void(const absl::Status& status)>;
 
   // What it is given outlives it.
@@ -48,6 +49,8 @@ class StoreQueue {
   void Stop();
 
   size_t waiting() const;
+  // How many transactions have failed so far. What one of them did may be durable all the same.
+  int64_t failed() const;
 
  private:
   struct Piece {
@@ -64,6 +67,7 @@ class StoreQueue {
   mutable absl::Mutex mu_;
   std::deque<Piece> pieces_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  int64_t failed_ ABSL_GUARDED_BY(mu_) = 0;
   std::thread thread_;
 };
 
