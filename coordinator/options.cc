@@ -58,6 +58,16 @@ void AddListeners(CLI::App& app, CoordinatorOptions* options) {
   app.add_option("--spool-dir", options->spool.folder,
                  "Folder where the pictures of durable jobs are kept instead, such as a larger disk")
       ->type_name("DIR");
+  app.add_option("--database", options->database,
+                 "PostgreSQL where durable jobs are kept instead, so that several coordinators work on them")
+      ->type_name("CONNINFO");
+  app.add_option("--database-schema", options->database_schema, "Schema of the tables, created if it is not there")
+      ->type_name("NAME")
+      ->capture_default_str();
+  app.add_option("--name", options->name,
+                 "This coordinator's name among those that share the database; a name that stays over restarts lets "
+                 "the new process take over at once")
+      ->type_name("NAME");
   app.add_option(
          "--tenant-metadata", options->tenant_metadata,
          "Metadata of calls that names their tenant, in lower case. It is believed: only for a coordinator behind "
