@@ -144,8 +144,9 @@ std::string ZshCases(const CLI::App& root, const CLI::App& app, int position) {
       continue;
     }
     const std::string arguments = ArgumentValuesOf(*command);
-    absl::StrAppend(&cases, "      _arguments \\\n", ZshOptions(*command), ZshOptions(root), "        '*:argument:",
-                    arguments.empty() ? "_files" : absl::StrCat("(", arguments, ")"), "'\n      ;;\n");
+    absl::StrAppend(&cases, "      _arguments \\\n", ZshOptions(*command), ZshOptions(root),
+                    "        '*:argument:", arguments.empty() ? "_files" : absl::StrCat("(", arguments, ")"),
+                    "'\n      ;;\n");
   }
   return absl::StrCat("  commands=(\n", commands,
                       "  )\n"

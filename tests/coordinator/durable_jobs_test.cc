@@ -39,7 +39,7 @@ TEST_F(DurableJobsTest, AJobOfSeveralShardsIsMadeAndRead) {
   EXPECT_EQ(ReadAll(node, end->record, true, 100), UpTo(2'500));
   const ClusterState state = node.dispatcher.State();
   EXPECT_EQ(state.jobs_running, 0);
-  EXPECT_EQ(state.images_unfinished, 0);
+  EXPECT_EQ(state.images_waiting, 0);
   EXPECT_EQ(state.bytes_uncommitted, 0);
   EXPECT_EQ(state.bytes_retained, end->record.bytes_retained);
   EXPECT_EQ(state.load.jobs, 0);

@@ -155,10 +155,11 @@ TEST_F(JobDeskTest, QuotasAreKeptAndGivenBack) {
   const auto second = Create(node, Order(4, "3"));
   EXPECT_THAT(second, IsOk());
   EXPECT_THAT(Create(node, Order(1, "4")), HasReason("QUOTA_EXCEEDED"));
-  EXPECT_EQ(node.dispatcher.State().images_unfinished, 10);
+  const ClusterState busy = node.dispatcher.State();
+  EXPECT_EQ(busy.images_waiting + busy.load.images_leased, 10);
   EXPECT_EQ(RunToEnd(node, worker, first->record.id)->record.state, JobState::kCompleted);
   EXPECT_THAT(Cancel(node, second->record.id), IsOk());
-  EXPECT_EQ(node.dispatcher.State().images_unfinished, 0);
+  EXPECT_EQ(node.dispatcher.State().images_waiting, 0);
   EXPECT_THAT(Create(node, Order(10, "5")), IsOk());
   EXPECT_EQ(Drafts(), 0);
 }
