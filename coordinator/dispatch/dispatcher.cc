@@ -273,20 +273,22 @@ void Dispatcher::CloseJob(JobId id) {
 // Durable jobs
 
 DurableJobs::Environment Dispatcher::DurableEnvironment() {
-  return {.clock = environment_.clock,
-          .logger = environment_.logger,
-          .observer = environment_.observer,
-          .scheduler = &scheduler_,
-          .store = environment_.store,
-          .spool = environment_.spool,
-          .shared = environment_.store_shared,
-          .next_id = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return JobId{++last_job_}; },
-          .hold_input = [this](const std::string& sha256, std::string content)
-                            ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return inputs_.Hold(sha256, std::move(content)); },
-          .release_input = [this](const std::string& sha256)
-                               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { inputs_.Release(sha256); },
-          .enter = [this](absl::FunctionRef<void(Outbox&)> call) { Enter(call); },
-          .on_fenced = environment_.on_fenced};
+  return {
+      .clock = environment_.clock,
+      .logger = environment_.logger,
+      .observer = environment_.observer,
+      .scheduler = &scheduler_,
+      .store = environment_.store,
+      .spool = environment_.spool,
+      .shared = environment_.store_shared,
+      .next_id = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return JobId{++last_job_}; },
+      .is_served = [this](const JobSpec& spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return CheckServed(spec).ok(); },
+      .hold_input = [this](const std::string& sha256, std::string content)
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return inputs_.Hold(sha256, std::move(content)); },
+      .release_input = [this](const std::string& sha256)
+                           ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { inputs_.Release(sha256); },
+      .enter = [this](absl::FunctionRef<void(Outbox&)> call) { Enter(call); },
+      .on_fenced = environment_.on_fenced};
 }
 
 void Dispatcher::Enter(absl::FunctionRef<void(Outbox& outbox)> call) {

@@ -15,6 +15,7 @@ constexpr absl::Duration kClaimRetryInterval = absl::Seconds(1);
 constexpr absl::Duration kDeleteInterval = absl::Seconds(1);
 constexpr int32_t kDeletedAtOnceMax = 100;
 constexpr int32_t kPageJobs = 1'000;
+constexpr absl::Duration kUnservedTimeout = absl::Seconds(2);  // So that a worker may dial again.
 
 absl::Status QuotaExceeded(const std::string& limit, int64_t max, const std::string& what) {
   const std::string description = absl::StrCat("no more than ", max, " ", what);
@@ -303,6 +304,8 @@ void DurableJobs::MaybeClaim(JobId id, Job& job) {
   const absl::Time now = environment_.clock->Now();
   if (!job.open || job.claiming || draining_ || stalled_ || (job.exhausted && now < job.claim_again)) return;
   if (environment_.scheduler->Queued(id) >= kShardImages) return;
+  if (environment_.shared && !environment_.is_served(*job.record.spec)) return;
+  job.served = now;
   // A fleet that has many images in its hands takes many at once.
   const int64_t wanted = 1 + environment_.scheduler->Load(now).images_leased / kShardImages;
   const auto count = static_cast<int32_t>(std::min<int64_t>(wanted, options_.shards_claimed_max));
@@ -653,6 +656,24 @@ absl::StatusOr<DurableJobs::StoreView> DurableJobs::LookAtStore(JobStore& store,
   return view;
 }
 
+void DurableJobs::GiveUpUnserved() {
+  // What was made goes into the store first.
+  if (!environment_.shared || committing_ || !uncommitted_.empty()) return;
+  const absl::Time now = environment_.clock->Now();
+  for (auto& [id, job] : jobs_) {
+    if ((job.shards.empty() && job.give_back.empty()) || job.claiming) continue;
+    if (environment_.scheduler->Leased(id) > 0) continue;
+    if (environment_.is_served(*job.record.spec)) job.served = now;
+    if (now - job.served < kUnservedTimeout) continue;
+    std::vector<int32_t> shards = std::exchange(job.give_back, {});
+    while (!job.shards.empty()) {
+      shards.push_back(job.shards.begin()->first);
+      DropShard(id, job, shards.back());
+    }
+    Unclaim(job.record.id, shards);
+  }
+}
+
 void DurableJobs::Polled(const absl::StatusOr<StoreView>& view, Outbox& outbox) {
   if (absl::IsAborted(view.status())) {
     environment_.on_fenced();
@@ -673,6 +694,7 @@ void DurableJobs::Polled(const absl::StatusOr<StoreView>& view, Outbox& outbox) 
   for (const JobRecord& record : view->ended) Ended(record, outbox);
   for (const std::string& id : view->gone) Gone(id, outbox);
   SetUsage(view->usage);
+  GiveUpUnserved();
 }
 
 }  // namespace turbofleet

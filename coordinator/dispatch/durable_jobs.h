@@ -62,8 +62,9 @@ class DurableJobs {
     Scheduler* scheduler = nullptr;
     StoreQueue* store = nullptr;
     Spool* spool = nullptr;
-    bool shared = false;             // JobStore::shared().
-    std::function<JobId()> next_id;  // For the scheduler.
+    bool shared = false;                                 // JobStore::shared().
+    std::function<JobId()> next_id;                      // For the scheduler.
+    std::function<bool(const JobSpec& spec)> is_served;  // Whether a worker here can make such images.
     // Keeps a start picture where workers get it, and lets it go. By SHA-256.
     std::function<absl::Status(const std::string& sha256, std::string content)> hold_input;
     std::function<void(const std::string& sha256)> release_input;
@@ -149,6 +150,7 @@ class DurableJobs {
     bool resting = false;    // Closed until then.
     bool input_held = false;
     bool full = false;  // It waits for a release.
+    absl::Time served;  // When a worker here last could make its images.
   };
   // An image on its way into the store.
   struct Uncommitted {
@@ -219,6 +221,8 @@ class DurableJobs {
   // Brings what is here in line with the store: others use it too, or it is in doubt what has become durable.
   void Poll(absl::Time now);
   static absl::StatusOr<StoreView> LookAtStore(JobStore& store, const std::set<std::string>& known);
+  // Gives shards that no worker here can make to coordinators that may have one.
+  void GiveUpUnserved();
   void Polled(const absl::StatusOr<StoreView>& view, Outbox& outbox);
 
   const Options options_;

@@ -523,6 +523,24 @@ TEST_F(SharedJobsTest, WhoDrainsKeepsHisLease) {
   EXPECT_EQ(Get(a, job->record.id)->record.images_completed, delivered);
 }
 
+TEST_F(SharedJobsTest, ShardsGoToCoordinatorsThatHaveWorkers) {
+  CoordinatorNode& a = StartShared("a", "a1");
+  CoordinatorNode& b = StartShared("b", "b1");
+  Worker of_a = Join(a);
+  const auto job = Create(a, Order(1'000));
+  Deliver(a, of_a, 50);
+  a.RunStore();
+  a.dispatcher.EndSession(of_a.id, absl::OkStatus());
+  Worker of_b = Join(b);
+  for (int i = 0; i < 200; ++i) {
+    StepBoth(a, b);
+    Deliver(b, of_b);
+  }
+  const auto end = Get(b, job->record.id);
+  EXPECT_EQ(end->record.state, JobState::kCompleted);
+  EXPECT_EQ(ReadAll(b, end->record, true, 100), UpTo(1'000));
+}
+
 TEST_F(SharedJobsTest, UsageIsNotForgottenWhenTheStoreIsAway) {
   CoordinatorNode& a = StartShared("a", "a1");
   Worker worker = Join(a);
