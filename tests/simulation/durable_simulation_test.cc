@@ -195,7 +195,7 @@ class DurableSimulationTest : public ::testing::TestWithParam<uint64_t> {};
 TEST_P(DurableSimulationTest, EveryImageEndsAndIsSeenExactlyOnceWhateverHappens) {
   const uint64_t only = SeedOr("TURBOFLEET_SIMULATION_SEED", 0);
   const uint64_t seeds = SeedOr("TURBOFLEET_SIMULATION_SEEDS", kSeeds);
-  if (only != 0 && GetParam() != only % kParts) GTEST_SKIP();
+  if (only != 0 && GetParam() != only % kParts) return;
   int64_t images = 0, failures = 0, resumed = 0, fenced = 0, crashed = 0;
   for (uint64_t seed = only != 0 ? only : GetParam() + kParts; seed < (only != 0 ? only + 1 : seeds + kParts);
        seed += kParts) {
