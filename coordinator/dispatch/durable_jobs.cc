@@ -615,20 +615,32 @@ void DurableJobs::Poll(absl::Time now) {
   for (const auto& [id, follower] : followers_) known.insert(id);
   for (const auto& [id, job] : by_id_) known.insert(id);
   const auto view = std::make_shared<absl::StatusOr<StoreView>>(absl::UnknownError("not run"));
-  environment_.store->Post([view, known](JobStore& store, Spool&) { *view = LookAtStore(store, known); },
-                           [this, view, failed](const absl::Status& status) {
-                             environment_.enter([&](Outbox& outbox) {
-                               polling_ = false;
-                               if (!status.ok()) *view = status;
-                               if (view->ok()) failed_seen_ = failed;
-                               Polled(*view, outbox);
-                             });
-                           });
+  const auto answering = std::make_shared<AnsweringStore>(answering_);
+  environment_.store->Post(
+      [view, known, answering, before = answering_, clock = environment_.clock,
+       patience = options_.take_over_patience](JobStore& store, Spool&) {
+        // A store that was away for this coordinator was so for the others too, who need time to show themselves.
+        const absl::Time now = clock->Now();
+        *answering = {.since = now - before.last > patience / 2 ? now : before.since, .last = now};
+        *view = LookAtStore(store, known, now - answering->since >= patience);
+      },
+      [this, view, answering, failed](const absl::Status& status) {
+        environment_.enter([&](Outbox& outbox) {
+          polling_ = false;
+          if (!status.ok()) *view = status;
+          if (view->ok()) {
+            failed_seen_ = failed;
+            answering_ = *answering;
+          }
+          Polled(*view, outbox);
+        });
+      });
 }
 
-absl::StatusOr<DurableJobs::StoreView> DurableJobs::LookAtStore(JobStore& store, const std::set<std::string>& known) {
+absl::StatusOr<DurableJobs::StoreView> DurableJobs::LookAtStore(JobStore& store, const std::set<std::string>& known,
+                                                              bool take_over) {
   TURBOFLEET_RETURN_IF_ERROR(store.Renew());
-  if (store.shared()) TURBOFLEET_RETURN_IF_ERROR(store.TakeOverFromDead().status());
+  if (store.shared() && take_over) TURBOFLEET_RETURN_IF_ERROR(store.TakeOverFromDead().status());
   StoreView view;
   std::set<std::string> running;
   std::string after;

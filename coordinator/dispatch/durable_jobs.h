@@ -53,6 +53,8 @@ class DurableJobs {
     int64_t bytes_uncommitted_max = int64_t{256} << 20;  // Made, and not in the store yet.
     absl::Duration commit_retry_interval = absl::Milliseconds(500);
     absl::Duration poll_interval = absl::Milliseconds(250);  // How soon other coordinators' doings are seen.
+    // How long the store has to have answered before silent coordinators are taken over from: at least a lease.
+    absl::Duration take_over_patience = absl::Seconds(5);
   };
   // Injected, not owned; they outlive it.
   struct Environment {
@@ -168,6 +170,11 @@ class DurableJobs {
     int32_t open = 0;
     std::set<std::pair<absl::Time, JobId>> closed;  // Who is opened next.
   };
+  // Since when the store has answered all the time, and when last.
+  struct AnsweringStore {
+    absl::Time since = absl::InfinitePast();
+    absl::Time last = absl::InfinitePast();
+  };
   struct Tenant {
     int64_t jobs_running = 0;
     int64_t images_waiting = 0;
@@ -220,7 +227,7 @@ class DurableJobs {
   void DeleteDue(absl::Time now);
   // Brings what is here in line with the store: others use it too, or it is in doubt what has become durable.
   void Poll(absl::Time now);
-  static absl::StatusOr<StoreView> LookAtStore(JobStore& store, const std::set<std::string>& known);
+  static absl::StatusOr<StoreView> LookAtStore(JobStore& store, const std::set<std::string>& known, bool take_over);
   // Gives shards that no worker here can make to coordinators that may have one.
   void GiveUpUnserved();
   void Polled(const absl::StatusOr<StoreView>& view, Outbox& outbox);
@@ -251,6 +258,7 @@ class DurableJobs {
   int64_t failed_seen_ = 0;  // StoreQueue::failed().
   absl::Time delete_again_;
   absl::Time poll_again_;
+  AnsweringStore answering_;
   Effects effects_;
 };
 
