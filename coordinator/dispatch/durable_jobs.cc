@@ -617,8 +617,8 @@ void DurableJobs::Poll(absl::Time now) {
   const auto view = std::make_shared<absl::StatusOr<StoreView>>(absl::UnknownError("not run"));
   const auto answering = std::make_shared<AnsweringStore>(answering_);
   environment_.store->Post(
-      [view, known, answering, before = answering_, clock = environment_.clock,
-       patience = options_.take_over_patience](JobStore& store, Spool&) {
+      [view, known, answering, before = answering_, clock = environment_.clock, patience = options_.take_over_patience](
+          JobStore& store, Spool&) {
         // A store that was away for this coordinator was so for the others too, who need time to show themselves.
         const absl::Time now = clock->Now();
         *answering = {.since = now - before.last > patience / 2 ? now : before.since, .last = now};
@@ -638,7 +638,7 @@ void DurableJobs::Poll(absl::Time now) {
 }
 
 absl::StatusOr<DurableJobs::StoreView> DurableJobs::LookAtStore(JobStore& store, const std::set<std::string>& known,
-                                                              bool take_over) {
+                                                                bool take_over) {
   TURBOFLEET_RETURN_IF_ERROR(store.Renew());
   if (store.shared() && take_over) TURBOFLEET_RETURN_IF_ERROR(store.TakeOverFromDead().status());
   StoreView view;

@@ -123,7 +123,7 @@ class Simulation {
       const ClusterState state = one.node->dispatcher.State();
       EXPECT_GE(state.bytes_uncommitted, 0);
       EXPECT_LE(state.bytes_uncommitted, options_.durable.bytes_uncommitted_max + kInHands * kPictureMax);
-      EXPECT_GE(state.images_unfinished, 0);
+      EXPECT_GE(state.images_waiting + state.load.images_leased, 0);
       EXPECT_GE(state.jobs_running, 0);
       EXPECT_LE(state.load.images_leased, kInHands);
     }
@@ -148,7 +148,7 @@ class Simulation {
       if (one.node == nullptr || one.zombie) continue;
       const ClusterState state = one.node->dispatcher.State();
       EXPECT_EQ(state.jobs_running, 0);
-      EXPECT_EQ(state.images_unfinished, 0);
+      EXPECT_EQ(state.images_waiting + state.load.images_leased, 0);
       EXPECT_EQ(state.bytes_uncommitted, 0);
       EXPECT_EQ(state.bytes_retained, bytes);
       EXPECT_EQ(state.load.jobs, 0);
