@@ -144,6 +144,7 @@ class Client(threading.Thread):
         self.counts = collections.Counter()
         self.problems = []
         self.home = number  # Which coordinator it talks to.
+        self.back_off = threading.Event()  # Never set.
 
     def run(self):
         try:
@@ -160,7 +161,7 @@ class Client(threading.Thread):
             raise error
         self.counts["resumed"] += 1
         self.home += 1
-        time.sleep(0.05)
+        self.back_off.wait(0.05)
 
     def take(self, recipe, ended, event):
         """Compares an image with that of the calm run, and remembers it."""
