@@ -115,7 +115,7 @@ void AddJobLimits(CLI::App& app, CoordinatorOptions* options) {
   AddLimit(app, "--images-waiting-per-tenant-max", &jobs.images_waiting_per_tenant_max, int64_t{1} << 50,
            "Images of one tenant's durable jobs that wait");
   AddLimit(app, "--jobs-open-per-tenant-max", &jobs.jobs_open_per_tenant_max, 100'000,
-           "Durable jobs of one tenant that are worked on side by side");
+           "Durable jobs of one tenant, class and model that are worked on side by side");
   AddLimit(app, "--bytes-retained-max", &jobs.bytes_retained_max, int64_t{1} << 60,
            "Bytes of pictures that are kept; jobs beyond it wait until some are released or deleted");
   AddLimit(app, "--bytes-retained-per-tenant-max", &jobs.bytes_retained_per_tenant_max, int64_t{1} << 60,
