@@ -131,8 +131,13 @@ class Recipe:
 
 
 def is_resumable(error):
-    """What a client may try again: the call was cut, or the answer says when to."""
-    return error.code() == grpc.StatusCode.UNAVAILABLE or "RetryInfo" in error_details(error)[1]
+    """What a client may try again: the call was cut, or the answer says when to.
+
+    A call that reaches a server in the moment of its shutdown is cancelled by gRPC itself, without one of our reasons;
+    the C++ client goes on after that too.
+    """
+    cut = error.code() == grpc.StatusCode.CANCELLED and not error_details(error)[0]
+    return cut or error.code() == grpc.StatusCode.UNAVAILABLE or "RetryInfo" in error_details(error)[1]
 
 
 class Client(threading.Thread):
