@@ -29,7 +29,7 @@ ENGINE = ["--simulated", "image_time=20ms", "--batch-size", "4", "--encoder-thre
 KILL_WORKER_SECONDS = 2.0
 TAKE_OVER_SECONDS_MAX = 8.0
 READY_SECONDS_MAX = 3.0
-FINISH_SECONDS_MAX = 40  # For what is running when the chaos ends.
+FINISH_SECONDS_MAX = 150  # For what is running when the chaos ends.
 
 
 def calm_recipes():
