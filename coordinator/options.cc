@@ -107,7 +107,7 @@ void AddLimits(CLI::App& app, Dispatcher::Options* options) {
 
 void AddJobLimits(CLI::App& app, CoordinatorOptions* options) {
   DurableJobs::Options& jobs = options->dispatcher.durable;
-  AddLimit(app, "--images-per-durable-job-max", &options->desk.images_per_job_max, 2'000'000'000,
+  AddLimit(app, "--images-per-durable-job-max", &options->desk.images_per_job_max, 100'000'000,
            "Images of one durable job");
   AddLimit(app, "--jobs-running-max", &jobs.jobs_running_max, int64_t{10'000'000}, "Durable jobs that run at a time");
   AddLimit(app, "--jobs-running-per-tenant-max", &jobs.jobs_running_per_tenant_max, int64_t{10'000'000},
