@@ -14,8 +14,9 @@ absl::Status JobNotFound() {
   return MakeError(absl::StatusCode::kNotFound, "JOB_NOT_FOUND", "name: there is no such job (any more)");
 }
 
-// What the store says, in words that clients know.
-absl::Status Explain(const absl::Status& status) {
+}  // namespace
+
+absl::Status ExplainStore(const absl::Status& status) {
   if (status.ok() || !ReasonOf(status).empty()) return status;
   switch (status.code()) {
     case absl::StatusCode::kNotFound:
@@ -34,8 +35,6 @@ absl::Status Explain(const absl::Status& status) {
           absl::Seconds(1));
   }
 }
-
-}  // namespace
 
 JobDesk::JobDesk(const Options& options, Dispatcher* dispatcher, StoreQueue* store, Spool* spool, const Clock* clock,
                  std::function<std::string()> new_id)
@@ -74,7 +73,7 @@ void JobDesk::Begin(JobOrder order, std::function<void(absl::StatusOr<Draft> dra
                              : dispatcher_->CheckQuota(order.tenant, std::max<int64_t>(images, 1));
   if (allowed.ok()) allowed = spool_->CheckRoom();
   if (!allowed.ok()) {
-    callback(Explain(allowed));
+    callback(ExplainStore(allowed));
     return;
   }
   const absl::Time now = clock_->Now();
@@ -102,7 +101,7 @@ void JobDesk::Begin(JobOrder order, std::function<void(absl::StatusOr<Draft> dra
         if (!status.ok()) {
           for (const std::string& id : not_dropped) DropLater(id);
         }
-        callback(begun.ok() ? absl::StatusOr<Draft>(draft) : Explain(begun));
+        callback(begun.ok() ? absl::StatusOr<Draft>(draft) : ExplainStore(begun));
       });
 }
 
@@ -118,7 +117,7 @@ void JobDesk::Append(Draft* draft, std::vector<std::string> prompts, StatusCallb
   store_->Post([id = draft->id, prompts = std::move(prompts), result](
                    JobStore& store, Spool&) { *result = store.AppendPrompts(id, prompts); },
                [result, callback = std::move(callback)](const absl::Status& status) {
-                 callback(Explain(status.ok() ? *result : status));
+                 callback(ExplainStore(status.ok() ? *result : status));
                });
 }
 
@@ -142,7 +141,7 @@ void JobDesk::Submit(const Draft& draft, const std::string& fingerprint, JobCall
         const absl::Status submitted = status.ok() ? result->status() : status;
         if (!submitted.ok()) {
           DropLater(id);
-          callback(Explain(submitted));
+          callback(ExplainStore(submitted));
           return;
         }
         dispatcher_->JobStarted(**result);
@@ -180,7 +179,7 @@ void JobDesk::With(const std::string& tenant, const std::string& id, Change chan
       [this, after = std::move(after), records, callback = std::move(callback)](const absl::Status& status) {
         const absl::Status changed = status.ok() ? records->after.status() : status;
         if (!changed.ok()) {
-          callback(Explain(changed));
+          callback(ExplainStore(changed));
           return;
         }
         if (after != nullptr) after(*records->before, *records->after);
@@ -198,7 +197,7 @@ void JobDesk::List(const JobQuery& query, int32_t max, JobsCallback callback) {
                [this, result, callback = std::move(callback)](const absl::Status& status) {
                  const absl::Status listed = status.ok() ? result->status() : status;
                  if (!listed.ok()) {
-                   callback(Explain(listed));
+                   callback(ExplainStore(listed));
                    return;
                  }
                  std::vector<JobView> views;

@@ -43,6 +43,9 @@ struct WatchPosition {
   int64_t position = 0;
 };
 
+// What the store says, with the reasons that clients know. What has a reason already stays as it is.
+absl::Status ExplainStore(const absl::Status& status);
+
 // Checks, and brings into the store and to the dispatcher. Callbacks come once, from another thread. A job of another
 // tenant is NOT_FOUND JOB_NOT_FOUND like one that is not there.
 //

@@ -157,11 +157,7 @@ class Follower : public JobFollower, public std::enable_shared_from_this<Followe
 
   void Read(absl::StatusOr<ResultReader::Result> result) {
     if (!result.ok()) {
-      End(absl::IsOutOfRange(result.status()) ? MakeError(absl::StatusCode::kOutOfRange, "IMAGES_RELEASED",
-                                                          "resume_token: what follows it was released")
-          : absl::IsNotFound(result.status())
-              ? MakeError(absl::StatusCode::kNotFound, "JOB_NOT_FOUND", "name: the job was deleted")
-              : MakeError(absl::StatusCode::kUnavailable, "STORE_UNAVAILABLE", std::string(result.status().message())));
+      End(ExplainStore(result.status()));
       return;
     }
     {
